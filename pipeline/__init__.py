@@ -1,0 +1,1 @@
+"""What every stage shares and knows nothing of faces: profile, run folder, tables, artefacts, progress, reports."""

@@ -1,0 +1,26 @@
+"""One door to everything that reads and writes artefacts: whole files, images, weights and their stamps."""
+
+from pipeline.images import read_arrays, read_image, read_mask, save_arrays, save_image
+from pipeline.stamps import code_version, digest, is_fresh, stamp_path, write_stamp
+from pipeline.weights import load_into, read_weights, save_weights
+from pipeline.whole import atomic, read_json, remove_leftovers, write_json
+
+__all__ = [
+    "atomic",
+    "code_version",
+    "digest",
+    "is_fresh",
+    "load_into",
+    "read_arrays",
+    "read_image",
+    "read_json",
+    "read_mask",
+    "read_weights",
+    "remove_leftovers",
+    "save_arrays",
+    "save_image",
+    "save_weights",
+    "stamp_path",
+    "write_json",
+    "write_stamp",
+]

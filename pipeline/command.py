@@ -1,0 +1,138 @@
+"""What every command line shares: options, devices, threads, errors, and the summary at the end."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_THREADS = 16
+
+
+@dataclass
+class StageOptions:
+    """Options that every stage takes."""
+
+    profile: str = "demo"
+    """World to work in: the name of a file in profiles/, or the path of a .toml."""
+    run: str = "runs/demo"
+    """Folder that the run reads and writes."""
+    device: str = "auto"
+    """Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:1."""
+    seed: int = 0
+    """Seed of everything random in this stage."""
+    force: bool = False
+    """Build again even what is fresh."""
+
+
+def main(options_class: type, function: Callable[[Any], None], examples: str = "") -> None:
+    """Parse the command line into `options_class`, call `function` with it, and end the process honestly.
+
+    A PipelineError becomes one message on stderr and exit code 2, an interrupt exit code 130.
+    """
+    import tyro
+
+    description = (options_class.__doc__ or "").strip()
+    if examples:
+        lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
+        description += "\n\nexamples:\n" + "\n".join(lines)
+    options = tyro.cli(options_class, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        function(options)
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def resolve_device(name: str) -> "torch.device":
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a torch device; PipelineError when it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PipelineError(f"--device {name} is unknown; use auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PipelineError(f"--device {name}: {torch.cuda.device_count()} CUDA devices found; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise PipelineError(f"--device {name} is not supported; use auto, cpu, cuda or cuda:1")
+    return device
+
+
+def limit_threads() -> int:
+    """Let torch use the cores this process may use (16 at most), repeatably; return their number.
+
+    A smaller OMP_NUM_THREADS in the environment is respected.
+    """
+    import torch
+
+    threads = min(usable_cores(), MOST_THREADS)
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isdigit() and int(wish) > 0:
+        threads = min(threads, int(wish))
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return threads
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may really use: its affinity, and a container's quota on Linux."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota_file = Path("/sys/fs/cgroup/cpu.max")
+    if quota_file.is_file():
+        quota, period = quota_file.read_text().split()[:2]
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+class Summary:
+    """What a stage wrote and kept, printed at its end; a driver finds all of them in `Summary.printed`."""
+
+    printed: ClassVar[list["Summary"]] = []
+
+    def __init__(self, title: str):
+        self.title = title
+        self.written: list[tuple[Path, str]] = []
+        self.unchanged: list[tuple[Path, str]] = []
+        self.notes: list[str] = []
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+
+    def wrote(self, path: Path | str, what: str = "") -> None:
+        """Note a file or folder that was written."""
+        self.written.append((Path(path), what))
+
+    def kept(self, path: Path | str, why: str = "fresh") -> None:
+        """Note a file or folder that was left as it was."""
+        self.unchanged.append((Path(path), why))
+
+    def note(self, text: str) -> None:
+        """Note anything else that the user should know."""
+        self.notes.append(text)
+
+    def print(self) -> None:
+        """Print the summary to stdout."""
+        self.seconds = time.perf_counter() - self._start
+        Summary.printed.append(self)
+        print(f"{self.title}: {'done' if self.written else 'nothing new'} in {self.seconds:.1f} s")
+        for verb, entries in (("wrote", self.written), ("kept ", self.unchanged)):
+            for path, what in entries:
+                print(f"  {verb}  {path.as_posix()}{f'  ({what})' if what else ''}")
+        for text in self.notes:
+            print(f"  note   {text}")
+        sys.stdout.flush()

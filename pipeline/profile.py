@@ -1,0 +1,98 @@
+"""A profile names the generator, parser and scorers of a run and holds every stage's preset numbers."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+_REQUIRED = object()
+
+
+class Profile:
+    """Settings of one world, read from `profiles/{name}.toml`.
+
+    A profile may start from another one with `extends = "demo"`: its own keys win, section by section.
+    """
+
+    def __init__(self, name: str, path: Path, settings: dict[str, Any]):
+        self.name, self.path, self.settings = name, path, settings
+        self.resolution = int(self.get("resolution"))
+
+    @classmethod
+    def load(cls, name: str | Path) -> "Profile":
+        """Read a profile by name (`demo`) or by path (`my/profile.toml`); PipelineError if absent or malformed."""
+        path = Path(name)
+        if path.suffix != ".toml":
+            path = ROOT / "profiles" / f"{name}.toml"
+        return cls(path.stem, path, _read(path, parents=()))
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return a copy of one section (`[cnn]`); empty when the profile has none."""
+        value = self.get(name, {})
+        if not isinstance(value, dict):
+            raise PipelineError(f"profile {self.path}: '{name}' must be a section [{name}], found {value!r}")
+        return dict(value)
+
+    def get(self, key: str, default: Any = _REQUIRED) -> Any:
+        """Return the value at a dotted key (`cnn.batch`) or the default; PipelineError if there is neither."""
+        value: Any = self.settings
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                if default is _REQUIRED:
+                    raise PipelineError(f"profile {self.path}: '{key}' is missing; add it (profiles/demo.toml has one)")
+                return default
+            value = value[part]
+        return value
+
+    def weight(self, name: str) -> Path:
+        """Return the path of a weight file of section [weights]; PipelineError when it is not there."""
+        path = ROOT / str(self.get(f"weights.{name}"))
+        if not path.is_file():
+            cure = self.get(f"weights_from.{name}", "git checkout brings the bundled files back; see MODELS.md")
+            raise PipelineError(
+                f"weight file '{name}' of profile {self.name} is missing: {shown(path)}\n  cure: {cure}"
+            )
+        return path
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as people know it: relative to the project or the working folder when it lies inside."""
+    path = Path(path)
+    for base in (Path.cwd(), ROOT):
+        if path.is_absolute() and path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return path.as_posix()
+
+
+def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+    if path in parents:
+        raise PipelineError(f"profile {path}: 'extends' leads back to itself")
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(other.stem for other in (ROOT / "profiles").glob("*.toml")))
+        raise PipelineError(
+            f"profile not found: {path}; known profiles: {known}, or give the path of a .toml"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(f"profile {path} is not valid TOML: {error}") from None
+    base = settings.pop("extends", None)
+    if base is None:
+        return settings
+    base_path = ROOT / "profiles" / f"{base}.toml" if not str(base).endswith(".toml") else path.parent / base
+    return _merged(_read(base_path, (*parents, path)), settings)
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = _merged(base[key], value) if both else value
+    return result
