@@ -1,0 +1,1 @@
+"""StyleGAN v1: mapping, synthesis, discriminator, checkpoints, sampling."""

@@ -1,0 +1,158 @@
+"""The nets equal the reference StyleGAN v1 models, in layout and in numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import stylegan_golden as golden
+from stylegan.discriminator import Discriminator
+from stylegan.generator import Generator
+from stylegan_golden import AUTHOR, GOLDEN, KEYS, error, fill
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+W_LIMIT = {"float32": 1e-5, "float64": 1e-10}
+IMAGE_LIMIT = {"float32": 5e-5, "float64": 1e-9}
+SCORE_LIMIT = {"float32": 1e-5, "float64": 1e-10}
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """One filled net per layout, built when first asked for."""
+    cache = {}
+
+    def get(name, build, dtype="float32"):
+        if (name, dtype) not in cache:
+            cache[name, dtype] = fill(build()).to(DTYPES[dtype])
+        return cache[name, dtype]
+
+    return get
+
+
+def sample(image, index):
+    return image.detach().numpy().ravel()[index]
+
+
+@pytest.mark.parametrize("resolution", [64, 128])
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_layout_and_key_order_are_the_published_ones(resolution, kind):
+    net = fill({"generator": Generator, "discriminator": Discriminator}[kind](resolution))
+    expected = KEYS[f"{kind}{resolution}"]
+    assert {k: list(v.shape) for k, v in net.state_dict().items()} == expected["keys"]
+    assert list(net.state_dict()) == list(expected["keys"])
+    assert golden.digest(net) == expected["sha256"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("resolution", [64, 128])
+@torch.no_grad()
+def test_w_images_and_scores_equal_the_reference(nets, resolution, dtype):
+    generator = nets(f"g{resolution}", lambda: Generator(resolution), dtype)
+    critic = nets(f"d{resolution}", lambda: Discriminator(resolution), dtype)
+    key, z = f"g{resolution}", golden.latents().to(DTYPES[dtype])
+    index = GOLDEN[f"{key}/image_idx"]
+    for name, psi, layers in (("trunc", 0.7, 8), ("full", None, None)):
+        out = generator(z, trunc_psi=psi, trunc_layers=layers)
+        # Truncated references were made from float32 layer values, hence the wider float64 limits.
+        image_limit = 2e-6 if (name, dtype) == ("trunc", "float64") else IMAGE_LIMIT[dtype]
+        score_limit = 1e-7 if (name, dtype) == ("trunc", "float64") else SCORE_LIMIT[dtype]
+        assert error(out["z"], GOLDEN[f"{key}/z_normalised_f64"]) < W_LIMIT[dtype]
+        assert error(out["w"], GOLDEN[f"{key}/w_f64"]) < W_LIMIT[dtype]
+        assert error(sample(out["image"], index), GOLDEN[f"{key}/{name}/image_sample_f64"]) < image_limit
+        score = critic(out["image"])
+        alone = torch.cat([critic(out["image"][k : k + 1]) for k in range(2)])
+        assert np.abs(score.numpy() - GOLDEN[f"{key}/{name}/score_f64"]).max() < score_limit
+        assert np.abs(alone.numpy() - GOLDEN[f"{key}/{name}/score_single_f64"]).max() < score_limit
+        last = generator.num_layers - 1
+        if name == "trunc":
+            layers_wp = out["wp"][:, [0, 7, 8, last]]
+            assert error(layers_wp, GOLDEN[f"{key}/trunc/wp_layers_0_7_8_last_f64"]) < 1e-5
+        else:
+            for k in (0, 5, last):
+                assert error(out[f"style{k:02d}"], GOLDEN[f"{key}/full/style{k:02d}_f64"]) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.no_grad()
+def test_every_level_of_detail_equals_the_reference(nets, dtype):
+    generator = nets("g64", lambda: Generator(64), dtype)
+    critic = nets("d64", lambda: Discriminator(64), dtype)
+    z, images = golden.latents().to(DTYPES[dtype]), golden.critic_images(64, 4).to(DTYPES[dtype])
+    for lod in ("0.5", "1.0", "2.25"):
+        image = generator(z, lod=float(lod))["image"]
+        assert image.shape == (2, 3, 64, 64)
+        assert error(sample(image, GOLDEN["g64/image_idx"]), GOLDEN[f"g64/lod{lod}/image_sample_f64"]) < IMAGE_LIMIT[dtype]
+        assert np.abs(critic(images, lod=float(lod)).numpy() - GOLDEN[f"d64/lod{lod}/score_f64"]).max() < SCORE_LIMIT[dtype]
+    with pytest.raises(ValueError, match="lod"):
+        generator(z, lod=4.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 8])
+@torch.no_grad()
+def test_discriminator_groups_a_batch_like_the_reference(nets, batch, dtype):
+    critic = nets("d64", lambda: Discriminator(64), dtype)
+    score = critic(golden.critic_images(64, batch).to(DTYPES[dtype]))
+    assert np.abs(score.numpy() - GOLDEN[f"d64/batch{batch}/score_f64"]).max() < SCORE_LIMIT[dtype]
+
+
+@torch.no_grad()
+def test_discriminator_refuses_a_batch_that_its_groups_do_not_divide(nets):
+    with pytest.raises(ValueError, match="groups of 4"):
+        nets("d64", lambda: Discriminator(64))(golden.critic_images(64, 6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.no_grad()
+def test_genforce_conditional_form_equals_the_reference(nets, dtype):
+    generator = nets("g64cond", lambda: Generator(64, label_size=3), dtype)
+    critic = nets("d64cond", lambda: Discriminator(64, label_size=3), dtype)
+    label = torch.from_numpy(GOLDEN["g64cond/labels"]).to(DTYPES[dtype])
+    out = generator(golden.latents().to(DTYPES[dtype]), label)
+    assert error(out["w"], GOLDEN["g64cond/w_f64"]) < W_LIMIT[dtype]
+    assert error(sample(out["image"], GOLDEN["g64/image_idx"]), GOLDEN["g64cond/image_sample_f64"]) < IMAGE_LIMIT[dtype]
+    assert np.abs(critic(out["image"], label).numpy() - GOLDEN["g64cond/score_f64"]).max() < SCORE_LIMIT[dtype]
+
+
+AUTHOR_NETS = {
+    "g7": dict(label_size=7, label_dim=16),
+    "g7c24": dict(label_size=7, label_dim=24),
+    "g3": dict(label_size=3, label_dim=16),
+    "g9": dict(label_size=7, label_dim=16, split=True),
+}
+
+
+@pytest.mark.parametrize("name", AUTHOR_NETS)
+@torch.no_grad()
+def test_published_conditional_generators_equal_the_reference(nets, name):
+    generator = fill(Generator(256, **AUTHOR_NETS[name]))
+    assert {k: list(v.shape) for k, v in generator.state_dict().items()} == KEYS[name]["keys"]
+    assert golden.digest(generator) == KEYS[name]["sha256"]
+    for which in ("zero", "rand"):
+        if f"{name}/{which}/w" not in AUTHOR:
+            continue
+        label = golden.labels(2, generator.label_size) * (which == "rand")
+        assert error(generator.mapping(golden.latents(), label), AUTHOR[f"{name}/{which}/w"]) < 5e-5
+    if f"{name}/rand/image" in AUTHOR:
+        psi = (0.7, 8) if f"{name}/rand/image_trunc07_8" in AUTHOR else (1.0, 0)
+        image = generator(golden.latents(), label, *psi)["image"]
+        expected = AUTHOR[f"{name}/rand/image_trunc07_8" if psi[1] else f"{name}/rand/image"]
+        assert error(sample(image, AUTHOR["image_idx"]), expected) < 2e-4
+
+
+@pytest.mark.parametrize("size", [7, 3])
+@torch.no_grad()
+def test_published_discriminators_with_appended_label_equal_the_reference(size):
+    critic = fill(Discriminator(256, label_size=size, label_concat=True, minibatch_std_group=16))
+    assert {k: list(v.shape) for k, v in critic.state_dict().items()} == KEYS[f"d{size}"]["keys"]
+    assert golden.digest(critic) == KEYS[f"d{size}"]["sha256"]
+    cases = {"n2": golden.critic_images(256, 2), "pm1": golden.author_images()}
+    if size == 3:
+        cases["varied8"] = golden.varied_images()
+    for name, images in cases.items():
+        for which in ("zero", "rand"):
+            key = f"d{size}/{name}/{which}/score"
+            if key in AUTHOR:
+                label = golden.labels(len(images), size) * (which == "rand")
+                assert np.abs(critic(images, label).numpy() - AUTHOR[key]).max() < 5e-6, key
