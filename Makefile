@@ -1,0 +1,53 @@
+# Everything sets itself up: the first call creates .venv and installs requirements.txt (minutes), later calls skip that.
+VENV := .venv
+PY := $(VENV)/bin/python
+RUN ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint sheet reproduce clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## all six stages on the bundled world of virtual faces, into runs/demo; again: only what is missing or stale
+	$(PY) run_pipeline.py --profile demo --run $(RUN)
+
+test: setup ## all tests
+	$(PY) -m pytest
+
+lint: setup ## ruff
+	$(PY) -m ruff check .
+
+sheet: setup ## 64 procedural faces with their masks, drawn to runs/sheet.png
+	$(PY) -m virtual_face.render --seeds 0-63 --out runs/sheet.png
+
+reproduce: setup ## every stage trained anew instead of taken from the bundled weights, into runs/reproduce (hours)
+	$(PY) run_pipeline.py --profile demo --run runs/reproduce --train
+
+clean: ## remove the demo run and caches; other runs and .venv stay
+	rm -rf $(RUN) .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The copy of requirements.txt inside .venv tells what is installed; it is written last, so a killed install starts over.
+# Without --no-compile pip would spend a minute on files that no stage imports.
+setup: ## create or update .venv (the others do this by themselves)
+	@cmp -s requirements.txt $(VENV)/requirements.txt || { \
+	  set -e; \
+	  if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	    found=; \
+	    for name in $(PYTHON) python3 python3.12 python3.11 python3.13 python3.10 python; do \
+	      if "$$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	        found="$$name"; break; \
+	      fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	      echo "error: Python 3.10 to 3.13 is needed; install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; \
+	      exit 2; \
+	    fi; \
+	    echo "creating $(VENV) with $$("$$found" --version)"; \
+	    "$$found" -m venv --clear $(VENV); \
+	  fi; \
+	  echo "installing requirements.txt into $(VENV)"; \
+	  $(PY) -m pip install --disable-pip-version-check --no-compile -q -r requirements.txt; \
+	  cp requirements.txt $(VENV)/requirements.txt; \
+	}
