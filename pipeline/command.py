@@ -1,5 +1,6 @@
 """What every command line shares: options, devices, threads, errors, and the summary at the end."""
 
+import inspect
 import os
 import sys
 import time
@@ -39,7 +40,7 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
     """
     import tyro
 
-    description = (options_class.__doc__ or "").strip()
+    description = inspect.cleandoc(options_class.__doc__ or "")
     if examples:
         lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
         description += "\n\nexamples:\n" + "\n".join(lines)

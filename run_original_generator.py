@@ -1,0 +1,237 @@
+"""Stage 1: sample faces from the profile's generator; image k depends on its seed alone."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from pipeline.artefacts import (
+    code_version,
+    digest,
+    is_fresh,
+    read_image,
+    remove_leftovers,
+    save_arrays,
+    save_image,
+    stamp_path,
+    write_json,
+    write_stamp,
+)
+from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile, shown
+from pipeline.progress import progress
+from pipeline.run import Run
+from pipeline.seeds import format_seeds, latents_from_seeds, parse_seeds
+from pipeline.sheets import save_sheet
+from pipeline.whole import read_json
+
+EXAMPLES = """
+python run_original_generator.py
+python run_original_generator.py -n 200 --run runs/small
+python run_original_generator.py --seeds 0,1,4-6 --run runs/five --device cpu
+"""
+CODE = (
+    "run_original_generator",
+    "stylegan.generator",
+    "stylegan.mapping",
+    "stylegan.layers",
+    "stylegan.sampling",
+    "pipeline.images",
+    "pipeline.seeds",
+    "pipeline.sheets",
+)
+SHEET_FACES, SHEET_COLUMNS = 64, 8
+
+
+@dataclass
+class Options(StageOptions):
+    """Stage 1: sample faces from the profile's generator.
+
+    Writes stylegan/synthesize_results/000000.jpg ..., stylegan/latents.npz and stylegan/contact_sheet.png in the run.
+    Eval mode, fixed noise, no style mixing. --seed changes nothing here: each image has a seed of its own (--seeds).
+    """
+
+    n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """Number of images: the first n of the seeds; all of them unless given."""
+    seeds: str | None = None
+    """Seed of each image in order, for example 0,1,4-6; those of the profile unless given."""
+    psi: float | None = None
+    """Truncation of all layers, 1.0 for none; that of the profile unless given."""
+    batch: int | None = None
+    """Images at a time; that of the profile unless given."""
+
+
+@dataclass
+class Plan:
+    """What one call of this stage will do, known before the generator is loaded."""
+
+    run: Run
+    generator: Path
+    resolution: int
+    seeds: list[int]
+    psi: float
+    batch: int
+    images: Path
+    latents: Path
+    sheet: Path
+    stamp: dict[str, Any]
+
+    def image(self, img_no: int) -> Path:
+        """Return the path of one image."""
+        return self.images / f"{img_no:06d}.jpg"
+
+
+def plan(options: Options) -> Plan:
+    """Resolve the options against the profile and check what can be checked without the generator."""
+    profile, run = Profile.load(options.profile), Run(options.run)
+    seeds = parse_seeds(options.seeds or profile.get("stylegan.seeds"))
+    if options.n is not None:
+        if options.seeds is None and options.n > len(seeds):
+            seeds = list(range(options.n))
+        if not 1 <= options.n <= len(seeds):
+            raise PipelineError(
+                f"-n {options.n}: --seeds names {len(seeds)} images; give 1 to {len(seeds)} or more seeds"
+            )
+        seeds = seeds[: options.n]
+    psi = float(profile.get("stylegan.psi", 1.0) if options.psi is None else options.psi)
+    batch = int(profile.get("stylegan.batch", 32) if options.batch is None else options.batch)
+    if batch < 1:
+        raise PipelineError(f"--batch {batch}: at least 1 image at a time")
+    generator = profile.weight("generator")
+    stamp = {
+        "options": {"seeds": format_seeds(seeds), "psi": psi, "resolution": profile.resolution},
+        "seed": None,
+        "inputs": {"generator": generator},
+        "code": code_version(*CODE),
+    }
+    folder = run.path("stylegan")
+    images, latents, sheet = folder / "synthesize_results", folder / "latents.npz", folder / "contact_sheet.png"
+    return Plan(run, generator, profile.resolution, seeds, psi, batch, images, latents, sheet, stamp)
+
+
+def run(options: Options) -> None:
+    """Sample what is missing or stale."""
+    work = plan(options)
+    summary = Summary("1 sample faces")
+    artefacts = {work.images: f"{len(work.seeds)} images", work.latents: "z, label, seed, img_no", work.sheet: ""}
+    reasons = [is_fresh(path, **work.stamp) for path in artefacts]
+    if all(fresh for fresh, _ in reasons) and not options.force:
+        for path in artefacts:
+            summary.kept(path)
+        summary.print()
+        return
+
+    _check_disk(work)
+    limit_threads()
+    generator = _load(work, resolve_device(options.device))
+    origin = {"generator": digest(work.generator), "code": work.stamp["code"], "psi": work.psi, "seeds": work.seeds}
+    missing = _clear_folder(work, origin, force=options.force)
+    if len(missing) < len(work.seeds):
+        summary.note(f"{len(work.seeds) - len(missing)} images of an earlier run were whole and stayed")
+    _sample(work, generator, missing)
+    seeds = np.array(work.seeds, dtype=np.int64)
+    save_arrays(
+        work.latents,
+        z=latents_from_seeds(work.seeds, generator.z_dim),
+        label=np.zeros((len(seeds), 0), dtype=np.float32),
+        seed=seeds,
+        img_no=np.arange(len(seeds), dtype=np.int64),
+    )
+    first = np.stack([read_image(work.image(img_no)) for img_no in range(min(SHEET_FACES, len(seeds)))])
+    save_sheet(work.sheet, first, SHEET_COLUMNS)
+    for path, what in artefacts.items():
+        extra = {"origin": {**origin, "seeds": format_seeds(work.seeds)}} if path == work.images else None
+        write_stamp(path, command="run_original_generator.py", rows=len(seeds), extra=extra, **work.stamp)
+        summary.wrote(path, what)
+    summary.print()
+
+
+def _check_disk(work: Plan) -> None:
+    existing = next(folder for folder in (work.run.root, *work.run.root.resolve().parents) if folder.exists())
+    needed = len(work.seeds) * (work.resolution**2 + 4096)
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise PipelineError(
+            f"{work.run}: {len(work.seeds)} images need about {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are "
+            "free; free some space or choose another folder with --run"
+        )
+
+
+def _load(work: Plan, device):
+    from stylegan.checkpoint import load_generator
+
+    generator = load_generator(work.generator, device=device)
+    if generator.resolution != work.resolution:
+        raise PipelineError(
+            f"{shown(work.generator)}: the generator makes {generator.resolution}x{generator.resolution} images, the "
+            f"profile says resolution = {work.resolution}; name the right file in [weights] or mend the resolution"
+        )
+    if generator.label_size:
+        raise PipelineError(
+            f"{shown(work.generator)}: stage 1 samples an unconditional generator, this one wants "
+            f"{generator.label_size} labels; name the base generator in [weights]"
+        )
+    return generator
+
+
+def _clear_folder(work: Plan, origin: dict[str, Any], force: bool) -> list[int]:
+    """Delete images that this call would not make, write down what is in the making, and return the missing img_no.
+
+    The order matters for a kill at any moment: the record changes only when no foreign image is left.
+    """
+    before = _origin_before(work.images)
+    same = not force and {**before, "seeds": None} == {**origin, "seeds": None}
+    seeds_before = parse_seeds(before["seeds"]) if same else []
+    kept = {k for k, seed in enumerate(work.seeds) if k < len(seeds_before) and seeds_before[k] == seed}
+    if work.images.exists():
+        remove_leftovers(work.images)
+        kept_names = {work.image(img_no).name for img_no in kept}
+        for path in work.images.glob("*.jpg"):
+            if path.name not in kept_names:
+                path.unlink()
+    write_json(stamp_path(work.images), {"origin": {**origin, "seeds": format_seeds(work.seeds)}})
+    return [img_no for img_no in range(len(work.seeds)) if img_no not in kept or not _is_whole(work, img_no)]
+
+
+def _origin_before(images: Path) -> dict[str, Any]:
+    try:
+        record = read_json(stamp_path(images))
+    except PipelineError:
+        return {}
+    return record.get("origin", {}) if isinstance(record, dict) else {}
+
+
+def _is_whole(work: Plan, img_no: int) -> bool:
+    try:
+        return read_image(work.image(img_no)).shape == (work.resolution, work.resolution, 3)
+    except PipelineError:
+        return False
+
+
+def _sample(work: Plan, generator, missing: list[int]) -> None:
+    from stylegan.sampling import sample, to_uint8
+
+    # Batches lie on a fixed grid and the last one is filled up, so that an image that is made again after a kill, or in
+    # a larger run, comes out of a batch of the same size, to the last bit.
+    wanted = set(missing)
+    starts = sorted({img_no // work.batch * work.batch for img_no in missing})
+    members = [img_no for start in starts for img_no in range(start, start + work.batch)]
+    seeds = [work.seeds[min(img_no, len(work.seeds) - 1)] for img_no in members]
+    done = 0
+    device = next(generator.parameters()).device
+    with progress(len(missing), "sample faces") as bar:
+        for _, _, images in sample(generator, seeds, batch=work.batch, device=device, psi=work.psi):
+            for image in to_uint8(images):
+                img_no = members[done]
+                done += 1
+                if img_no in wanted:
+                    save_image(work.image(img_no), np.asarray(image))
+                    bar.update()
+
+
+if __name__ == "__main__":
+    main(Options, run, EXAMPLES)
