@@ -36,8 +36,9 @@ class ScoreConv(nn.Module):
 class Discriminator(nn.Module):
     """Images [N, 3, R, R] in [-1, 1] -> score [N, 1].
 
-    label_size > 0: with label_concat the label is appended to the last features (Oh-LoRA, last layer [1, C + L]); without,
-    the last layer has one output per label entry and the score is their sum weighted by the label (GenForce, [L, C]).
+    label_size > 0: with label_concat the label is appended to the last features (Oh-LoRA, last layer [1, C + L]);
+    without, the last layer has one output per label entry and the score is their sum weighted by the label (GenForce,
+    [L, C]).
     N must be divisible by min(N, minibatch_std_group); a group of at least N puts the whole batch into one.
     """
 

@@ -31,7 +31,8 @@ class Truncation(nn.Module):
         wp = w.unsqueeze(1).expand(-1, layers, -1)
         if psi is None or psi >= 1.0 or not trunc_layers:
             return wp
-        psi32 = torch.tensor(psi, dtype=torch.float32, device=w.device).to(w.dtype)  # the reference holds psi in float32
+        # The reference holds psi in float32, in double runs too.
+        psi32 = torch.tensor(psi, dtype=torch.float32, device=w.device).to(w.dtype)
         pulled = self.w_avg + psi32 * (wp - self.w_avg)
         inside = (torch.arange(layers, device=w.device) < trunc_layers).reshape(1, -1, 1)
         return torch.where(inside, pulled, wp)
@@ -69,7 +70,10 @@ class SynthesisLayer(nn.Module):
         if kind == "up":
             self.blur = Blur(outputs)
 
-    def forward(self, x: torch.Tensor | None, w: torch.Tensor, randomize_noise: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor | None, w: torch.Tensor, randomize_noise: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [N, I, r, r] (r / 2 for "up", None for "const"), w [N, W] -> features [N, O, ., .], style [N, 2 O]."""
         if self.kind == "const":
             x = self.const.expand(w.shape[0], -1, -1, -1)
         elif self.kind == "up":
@@ -113,8 +117,10 @@ class Synthesis(nn.Module):
             self.add_module(f"layer{2 * b + 1}", SynthesisLayer(outside, outside, res, w_dim, "conv"))
             self.add_module(f"output{b}", ToRGB(outside))
 
-    def forward(self, wp: torch.Tensor, lod: float | None = None, randomize_noise: bool = False) -> dict[str, torch.Tensor]:
-        """wp [N, layers, W] -> {"image": [N, 3, R, R], "style00": ...}; ValueError for a lod above the coarsest level."""
+    def forward(
+        self, wp: torch.Tensor, lod: float | None = None, randomize_noise: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """wp [N, layers, W] -> image [N, 3, R, R] and the styles; ValueError for a lod above the coarsest level."""
         lod = float(self.lod) if lod is None else float(lod)
         levels = len(self.resolutions)
         if lod > levels - 1:
@@ -141,10 +147,10 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """StyleGAN v1 generator.
 
-    label_size > 0 with label_dim = d is the Oh-LoRA conditional form (label embedded to d numbers beside z); label_dim None
-    is GenForce's own (d = z_dim). split=True is the two-branch mapping of fine-tune v9. Images are float [N, 3, R, R], RGB,
-    about [-1, 1] (no tanh). In eval mode with stored noise the result depends on the arguments alone; in train mode each
-    forward moves `truncation.w_avg` and may mix styles.
+    label_size > 0 with label_dim = d is the Oh-LoRA conditional form (label embedded to d numbers beside z); label_dim
+    None is GenForce's own (d = z_dim). split=True is the two-branch mapping of fine-tune v9. Images are float
+    [N, 3, R, R], RGB, about [-1, 1] (no tanh). In eval mode with stored noise the result depends on the arguments
+    alone; in train mode each forward moves `truncation.w_avg` and may mix styles.
     """
 
     def __init__(
@@ -173,7 +179,8 @@ class Generator(nn.Module):
             "mapping_width": mapping_width,
             "split_width": split_width,
         }
-        self.resolution, self.z_dim, self.w_dim, self.label_size, self.split = resolution, z_dim, w_dim, label_size, split
+        self.resolution, self.z_dim, self.w_dim = resolution, z_dim, w_dim
+        self.label_size, self.split = label_size, split
         self.mapping = MappingNetwork(z_dim, w_dim, mapping_width, label_size, label_dim, split, split_width)
         self.truncation = Truncation(w_dim)
         self.synthesis = Synthesis(resolution, channel_base, channel_max, w_dim)
@@ -190,7 +197,7 @@ class Generator(nn.Module):
         style_mixing_prob: float = 0.0,
         w_moving_decay: float = 0.995,
     ) -> dict[str, torch.Tensor]:
-        """z [N, z_dim], label [N, label_size] or None (zeros) -> dict with z (normalised), w, wp, label, styleNN, image.
+        """z [N, z_dim], label [N, label_size] or None (zeros) -> dict: z (normalised), w, wp, label, styleNN, image.
 
         lod None reads the stored buffer; pass 0.0 in compiled code, where reading it breaks the graph.
         """
@@ -210,7 +217,7 @@ class Generator(nn.Module):
         return results
 
     def _mix(self, wp, z, label, probability, trunc_psi, trunc_layers, lod) -> torch.Tensor:
-        """With the given probability give the layers from a random cut-off on to a second latent (StyleGAN section 3.1)."""
+        """At random, give the layers from a random cut-off on to a second latent (StyleGAN section 3.1)."""
         if float(torch.rand(())) >= probability:
             return wp
         depth = int(float(self.synthesis.lod) if lod is None else lod)

@@ -1,4 +1,4 @@
-"""Weight-scaled layers and resampling kernels of StyleGAN v1 (Karras et al. 2019, with the equalised rate of PGGAN 4.1)."""
+"""Weight-scaled layers and resampling kernels of StyleGAN v1 (Karras et al. 2019; equalised rate: PGGAN 4.1)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def block_resolutions(resolution: int) -> list[int]:
 class Dense(nn.Module):
     """Dense layer with run-time weight = stored * gain / sqrt(fan_in) * lr_mul and an optional leaky ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, gain: float = math.sqrt(2.0), lr_mul: float = 1.0, activate: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, gain: float = math.sqrt(2.0), lr_mul: float = 1.0, activate: bool = True
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -55,7 +57,7 @@ class Blur(nn.Module):
 
 
 def four_shift_kernel(kernel: torch.Tensor) -> torch.Tensor:
-    """Sum of the four one-pixel shifts of a 3x3 kernel: [O, I, 3, 3] -> [O, I, 4, 4] (the fused resampling of PGGAN)."""
+    """Sum of the four one-pixel shifts of a 3x3 kernel: [O, I, 3, 3] -> [O, I, 4, 4] (fused resampling of PGGAN)."""
     k = F.pad(kernel, (1, 1, 1, 1))
     return k[..., 1:, 1:] + k[..., :-1, 1:] + k[..., 1:, :-1] + k[..., :-1, :-1]
 
@@ -63,8 +65,8 @@ def four_shift_kernel(kernel: torch.Tensor) -> torch.Tensor:
 def upsample_conv(x: torch.Tensor, kernel: torch.Tensor, flip: bool) -> torch.Tensor:
     """Nearest x2 then conv 3x3 (zero padding 1), as one stride-2 transposed convolution: 4 taps a pixel instead of 9.
 
-    flip=True convolves with the kernel as stored, which is what the levels below 128 px do. flip=False convolves with the
-    kernel turned by 180 degrees: the reference implementation does so from 128 px on, and its weights rely on it.
+    flip=True convolves with the kernel as stored, which is what the levels below 128 px do. flip=False convolves with
+    the kernel turned by 180 degrees: the reference does so from 128 px on, and its weights rely on it.
     """
     if flip:
         kernel = kernel.flip((2, 3))
@@ -77,19 +79,22 @@ def conv_downsample(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -
 
 
 def instance_style(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """AdaIN (Karras et al. 2019, eq. 1): x [N, C, H, W] normalised per image and channel, then * scale + shift (both [N, C]).
+    """AdaIN (Karras et al. 2019, eq. 1): x [N, C, H, W] normalised per image and channel, * scale + shift [N, C].
 
     Written as one group norm over N*C groups, whose affine part carries the style: one pass over the pixels.
     """
     n, c, h, w = x.shape
-    y = F.group_norm(x.reshape(1, n * c, h, w), n * c, scale.reshape(-1), shift.reshape(-1), NORM_EPS)
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32  # what group norm wants beside reduced x
+    scale, shift = scale.to(exact).reshape(-1), shift.to(exact).reshape(-1)
+    y = F.group_norm(x.reshape(1, n * c, h, w), n * c, scale, shift, NORM_EPS)
     return y.reshape(n, c, h, w)
 
 
 def minibatch_std(x: torch.Tensor, group: int) -> torch.Tensor:
     """Append one channel with the mean standard deviation over groups of images (PGGAN section 3).
 
-    x: [N, C, H, W]; N must be divisible by min(group, N), image i lies in group i mod (N / group). Returns [N, C + 1, H, W].
+    x: [N, C, H, W]; N must be divisible by min(group, N), image i lies in group i mod (N / group). Returns
+    [N, C + 1, H, W].
     """
     n, c, h, w = x.shape
     size = min(group, n)

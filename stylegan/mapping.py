@@ -50,7 +50,7 @@ class MappingNetwork(nn.Module):
             self.dense_new1 = Dense(split_width, w_dim, lr_mul=LR_MUL)
 
     def join_label(self, z: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
-        """Normalised mapping input [N, z_dim + label_dim]; a missing label counts as zeros. ValueError on a wrong shape."""
+        """Normalised mapping input [N, z_dim + label_dim]; no label counts as zeros. ValueError for a wrong shape."""
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"z must be [N, {self.z_dim}], got {list(z.shape)}")
         if not self.label_size:

@@ -1,4 +1,4 @@
-"""Golden data of the StyleGAN tests: deterministic weights and inputs, reference results (see tests/data/stylegan_*)."""
+"""Golden data of the StyleGAN tests: deterministic weights and inputs, reference results (tests/data/stylegan_*)."""
 
 from __future__ import annotations
 
