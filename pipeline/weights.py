@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HALF_LARGEST = 65504.0
 LISTED = 8
+TORCH_HEADS = (b"PK", b"\x80")  # zip archive since torch 1.6, plain stream before
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Any], half: bool = False, **provenance: Any) -> None:
@@ -43,7 +44,7 @@ def read_weights(path: Path | str) -> dict[str, Any]:
         raise PipelineError(
             f"weight file {path} is damaged or holds more than plain tensors; fetch or train it again"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         reason = (str(error) or type(error).__name__).split(". ")[0].splitlines()[0]
         raise PipelineError(f"weight file {path} is truncated or damaged ({reason}); fetch or train it again") from None
     if not isinstance(state, Mapping):
@@ -110,6 +111,8 @@ def _check_head(path: Path) -> None:
         raise PipelineError(f"weight file {path} is only a Git LFS pointer; run `git lfs pull` to fetch the real file")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise PipelineError(f"weight file {path} is a web page (a failed download); delete it and fetch it again")
+    if not head.startswith(TORCH_HEADS):
+        raise PipelineError(f"weight file {path} is no torch file (damaged or something else); fetch or train it again")
 
 
 def _shape(value: Any) -> list[int] | str:

@@ -29,7 +29,7 @@ def test_help_shows_the_common_options_and_working_examples(script, tmp_path):
     text = help_of(script, tmp_path)
     for flag in ("--profile", "--run", "--seed", "--device"):
         assert flag in text
-    examples = re.findall(rf"^\s*python {script}\.py\s*(.*)$", text, flags=re.MULTILINE)
+    examples = re.findall(rf"^\s*python {script}\.py[ \t]*(.*)$", text, flags=re.MULTILINE)
     assert examples, "the help shows no example"
     module = importlib.import_module(script)
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == script]

@@ -1,0 +1,94 @@
+"""Seeds, profiles and run folders."""
+
+import numpy as np
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+from pipeline.run import Run
+from pipeline.seeds import format_seeds, latent_from_seed, latents_from_seeds, parse_seeds
+
+
+def test_the_seed_grammar_reads_numbers_and_ranges_in_order():
+    assert parse_seeds("0,1,4-6") == [0, 1, 4, 5, 6]
+    assert parse_seeds(" 7 , 2 - 3") == [7, 2, 3]
+
+
+def test_seeds_are_written_in_the_grammar_that_is_read():
+    for seeds in ([0], [0, 1, 2], [5, 6, 2, 9], list(range(3000))):
+        assert parse_seeds(format_seeds(seeds)) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-3", "5-2", "1,,2", "1.5", "0-99999999999", "²"])
+def test_bad_seeds_are_refused_with_the_grammar(text):
+    with pytest.raises(PipelineError, match="seeds"):
+        parse_seeds(text)
+
+
+def test_a_repeated_seed_is_named():
+    with pytest.raises(PipelineError, match=r"\[3\] occur more than once"):
+        parse_seeds("1,3,2-4")
+
+
+def test_a_latent_depends_on_its_seed_alone():
+    many = latents_from_seeds([9, 4, 7], dim=16)
+    assert many.dtype == np.float32 and many.shape == (3, 16)
+    assert np.array_equal(many[1], latent_from_seed(4, dim=16))
+    assert latents_from_seeds([], dim=16).shape == (0, 16)
+
+
+def test_latents_are_standard_normal():
+    many = latents_from_seeds(range(200))
+    assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02
+
+
+def test_the_demo_profile_has_its_resolution_and_sections():
+    profile = Profile.load("demo")
+    assert (profile.name, profile.resolution) == ("demo", 128)
+    assert profile.section("stylegan")["seeds"] == "0-2999"
+    assert profile.get("stylegan.nothing", 5) == 5 and profile.section("nothing") == {}
+
+
+def test_a_profile_may_extend_another_key_by_key(write_profile):
+    profile = Profile.load(write_profile(stylegan={"psi": 0.5}))
+    assert profile.resolution == 32
+    assert profile.section("stylegan") == {"seeds": "0-19", "batch": 8, "psi": 0.5}
+    assert profile.get("weights.parsenet") == Profile.load("demo").get("weights.parsenet")
+
+
+def test_an_unknown_profile_lists_the_known_ones():
+    with pytest.raises(PipelineError, match="known profiles: .*demo"):
+        Profile.load("nowhere")
+
+
+def test_a_malformed_profile_and_one_that_extends_itself_are_refused(tmp_path):
+    path = tmp_path / "loop.toml"
+    path.write_text('extends = "loop.toml"\nresolution = 8\n')
+    with pytest.raises(PipelineError, match="leads back to itself"):
+        Profile.load(path)
+    path.write_text("resolution 8\n")
+    with pytest.raises(PipelineError, match="not valid TOML"):
+        Profile.load(path)
+
+
+def test_a_missing_key_or_weight_file_is_named_with_its_cure(write_profile, tmp_path):
+    profile = Profile.load(write_profile(weights={"parsenet": tmp_path / "absent.pth"}))
+    with pytest.raises(PipelineError, match=r"(?s)'parsenet'.*absent\.pth.*cure"):
+        profile.weight("parsenet")
+    with pytest.raises(PipelineError, match="'cnn.nothing' is missing"):
+        profile.get("cnn.nothing")
+
+
+def test_a_run_creates_nothing_by_being_asked(tmp_path):
+    run = Run(tmp_path / "run")
+    path = run.path("cnn", "models", "a.pth")
+    assert run.relative(path) == "cnn/models/a.pth"
+    assert not run.root.exists()
+
+
+def test_a_path_outside_the_run_or_a_run_that_is_a_file_is_refused(tmp_path):
+    with pytest.raises(PipelineError, match="outside the run folder"):
+        Run(tmp_path / "run").relative(tmp_path / "other" / "a.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PipelineError, match="is a file"):
+        Run(tmp_path / "file")

@@ -1,0 +1,164 @@
+"""Tables with schemas, reports, sheets, the command line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+
+from pipeline.command import Summary, resolve_device, usable_cores
+from pipeline.errors import PipelineError
+from pipeline.progress import progress
+from pipeline.report import Report, mean_interval, wilson_interval
+from pipeline.sheets import contact_sheet
+from pipeline.tables import join_on_img_no, read_table, write_table
+
+SCHEMA = pa.DataFrameSchema(
+    {
+        "img_no": pa.Column(int, pa.Check.ge(0), unique=True),
+        "img_path": pa.Column(str),
+        "found": pa.Column(bool),
+        ".*_score$": pa.Column(float, pa.Check.in_range(0, 1), nullable=True, regex=True),
+        "reason": pa.Column(str),
+    }
+)
+FRAME = pd.DataFrame(
+    {
+        "img_no": [0, 2, 5],
+        "img_path": ["a/0.jpg", "a/2.jpg", "ä/5.jpg"],
+        "found": [True, False, True],
+        "eyes_score": [0.1, np.nan, 1 / 3],
+        "reason": ["", 'no face, "sorry"', "two\nlines"],
+    }
+)
+HEAD = "img_no,img_path,found,eyes_score,reason\n"
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    write_table(tmp_path / "t.csv", FRAME, SCHEMA)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv", SCHEMA), FRAME)
+    write_table(tmp_path / "empty.csv", FRAME.iloc[:0], SCHEMA)
+    assert len(read_table(tmp_path / "empty.csv", SCHEMA)) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "0,a,True,.1,\n1,a,True,abc,\n", "row 3, column eyes_score: expected a number, found 'abc'"),
+        (HEAD + "0,a,True,.1,\n1,a,True,7,\n", r"row 3, column eyes_score: expected in_range\(0, 1\), found '7.0'"),
+        (HEAD + "0,a,True,.1,\n1.5,a,True,,\n", "row 3, column img_no: expected a whole number, found '1.5'"),
+        (HEAD + "0,a,perhaps,.1,\n", "row 2, column found: expected True or False, found 'perhaps'"),
+        (HEAD + "0,a,True,.1,\n0,a,True,.1,\n", "column img_no: expected field_uniqueness, found '0'"),
+        (HEAD + '0,a,True,.1,"x\ny"\n1,a\n', "row 4: expected 5 fields, found 2"),
+        ("img_no,img_path,found\n0,a,True\n", "column .*reason is missing"),
+        ("img_no,img_no\n", "img_no occurs twice"),
+        ("", "is empty"),
+    ],
+)
+def test_a_bad_table_is_named_with_row_column_expected_and_found(tmp_path, text, message):
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(PipelineError, match=rf"bad\.csv.*{message}"):
+        read_table(tmp_path / "bad.csv", SCHEMA)
+
+
+def test_a_missing_or_binary_table_is_named(tmp_path):
+    with pytest.raises(PipelineError, match="none.csv is missing"):
+        read_table(tmp_path / "none.csv", SCHEMA)
+    (tmp_path / "b.csv").write_bytes(b"img_no\n\xff\xfe\n")
+    with pytest.raises(PipelineError, match="not a UTF-8 CSV"):
+        read_table(tmp_path / "b.csv", SCHEMA)
+
+
+def test_a_bad_frame_is_not_written(tmp_path):
+    with pytest.raises(PipelineError, match="row 2, column eyes_score"):
+        write_table(tmp_path / "t.csv", FRAME.assign(eyes_score=[3.0, 0.0, 0.0]), SCHEMA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_join_by_img_no_and_not_by_row_order():
+    right = pd.DataFrame({"img_no": [5, 0, 2], "img_path": ["x", "y", "z"], "age": [50, 0, 20]})
+    joined = join_on_img_no(FRAME, right, ("faces", "ages"))
+    assert joined["age"].tolist() == [0, 20, 50] and joined["img_path"].tolist() == FRAME["img_path"].tolist()
+
+
+def test_rows_without_a_partner_are_an_error_unless_allowed():
+    right = pd.DataFrame({"img_no": [0, 2], "age": [0, 20]})
+    with pytest.raises(PipelineError, match=r"table faces: 1 rows have no partner in ages \(img_no 5\)"):
+        join_on_img_no(FRAME, right, ("faces", "ages"))
+    assert len(join_on_img_no(FRAME, right, ("faces", "ages"), allow="left")) == 2
+    with pytest.raises(PipelineError, match="more than once"):
+        join_on_img_no(FRAME, pd.concat([right, right]), ("faces", "ages"))
+
+
+def test_the_wilson_interval_agrees_with_known_values():
+    assert wilson_interval(90, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_interval_of_a_mean_is_that_of_student():
+    mean, low, high = mean_interval([1, 2, 3, 4, np.nan])
+    assert (mean, low, high) == pytest.approx((2.5, 0.4457, 4.5543), abs=1e-4)
+
+
+def test_a_report_links_figures_relative_to_itself(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"x")
+    frame = pd.DataFrame({"name": ["a|b"], "share": [0.12345], "n": [7], "none": [np.nan]})
+    report = Report("Title").heading("Part").text("Text.").table(frame).figure(tmp_path / "images" / "a.png", "A face")
+    text = report.write(tmp_path / "reports" / "r.md").read_text()
+    assert text.startswith("# Title\n\n## Part\n\nText.\n")
+    assert "| a\\|b | 0.123 | 7 | - |" in text
+    assert "![A face](../images/a.png)" in text
+
+
+def test_a_report_without_its_figure_is_refused(tmp_path):
+    with pytest.raises(PipelineError, match=r"figure .*none\.png does not exist"):
+        Report("T").figure(tmp_path / "none.png", "").write(tmp_path / "r.md")
+
+
+def test_a_sheet_lays_images_out_row_by_row():
+    images = np.stack([np.full((4, 6, 3), k * 10, dtype=np.uint8) for k in range(5)])
+    sheet = contact_sheet(images, columns=3, gap=2)
+    assert sheet.shape == (2 * 6 + 2, 3 * 8 + 2, 3)
+    assert sheet[2, 2, 0] == 0 and sheet[2, 10, 0] == 10 and sheet[8, 2, 0] == 30 and sheet[8, 18, 0] == 255
+    assert contact_sheet(images, 3, labels=list("abcde")).shape[0] > sheet.shape[0]
+
+
+def test_a_bar_stays_quiet_in_a_log(capsys):
+    assert list(progress([1, 2, 3], "count")) == [1, 2, 3]
+    with progress(10, "count") as bar:
+        bar.update(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_summary_says_what_was_written_and_kept(capsys, tmp_path):
+    summary = Summary("1 sample faces")
+    summary.wrote(tmp_path / "a", "3 images")
+    summary.kept(tmp_path / "b")
+    summary.note("careful")
+    summary.print()
+    text = capsys.readouterr().out
+    assert "1 sample faces: done" in text and "(3 images)" in text and "(fresh)" in text and "careful" in text
+    assert Summary.printed.pop() is summary
+
+
+def test_devices_resolve_or_are_refused_with_a_choice():
+    assert resolve_device("cpu").type == "cpu" and resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(PipelineError, match="--device"):
+            resolve_device(name)
+    assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize(("error", "code"), [("PipelineError('bad row')", 2), ("KeyboardInterrupt", 130)])
+def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
+    script = (
+        "from pipeline.command import StageOptions, main\nfrom pipeline.errors import PipelineError\n"
+        f"def run(options):\n    raise {error}\nmain(StageOptions, run)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
