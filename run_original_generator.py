@@ -60,7 +60,7 @@ class Options(StageOptions):
     seeds: str | None = None
     """Seed of each image in order, for example 0,1,4-6; those of the profile unless given."""
     psi: float | None = None
-    """Truncation of all layers, 1.0 for none; that of the profile unless given."""
+    """Truncation of the first 8 layers, 1.0 for none; that of the profile unless given."""
     batch: int | None = None
     """Images at a time; that of the profile unless given."""
 
