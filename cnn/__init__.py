@@ -1,0 +1,1 @@
+"""Filter CNNs: which sampled faces are women, of good quality, young and without glasses."""

@@ -1,0 +1,110 @@
+"""The 0/1 labels of the first faces, whose faces they are, and the five folds they are dealt into."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnn.pictures import FOLDER
+from cnn.settings import FILTER_NAMES, FOLDS
+from pipeline.artefacts import read_json, stamp_path
+from pipeline.errors import PipelineError
+from pipeline.profile import shown
+from pipeline.run import Run
+from pipeline.seeds import parse_seeds
+from pipeline.tables import read_table
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where faces come from, as the stamp beside them records it under "origin"; what is not known is None.
+
+    generator: sha256 of the generator's weight file; seeds: the seed of each img_no, in the seed grammar.
+    """
+
+    generator: str | None = None
+    psi: float | None = None
+    seeds: str | None = None
+
+    @classmethod
+    def of_stamp(cls, path: Path) -> Origin:
+        """The origin recorded beside a file or folder."""
+        if not stamp_path(path).exists():
+            return cls()
+        record: dict[str, Any] = read_json(stamp_path(path)).get("origin") or {}
+        return cls(record.get("generator"), record.get("psi"), record.get("seeds"))
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """The label table: img_no, then gender (1 woman), quality (1 good), age (1 old), glass (1 glasses).
+
+    PipelineError names the file, row and column of anything else than 0 and 1.
+    """
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    columns = {name: Column(int, Check.isin([0, 1])) for name in FILTER_NAMES}
+    schema = DataFrameSchema({"img_no": Column(int, Check.ge(0), unique=True), **columns})
+    return read_table(path, schema)[["img_no", *FILTER_NAMES]].sort_values("img_no", ignore_index=True)
+
+
+def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:
+    """The generator seed of each labelled face: what the stamp says, else its img_no."""
+    recorded = Origin.of_stamp(path).seeds
+    if recorded is None:
+        return labels["img_no"].to_numpy()
+    seeds = np.array(parse_seeds(str(recorded)))
+    if labels["img_no"].max() >= len(seeds):
+        raise PipelineError(f"{shown(path)} labels img_no {labels['img_no'].max()}, but its stamp names only "
+                            f"{len(seeds)} seeds; restore the file and its .json together")
+    return seeds[labels["img_no"].to_numpy()]
+
+
+def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, list[str]]:
+    """The label rows that belong to the run's pictures, and notes for the summary.
+
+    A row counts when the picture of the same img_no came from the same seed. PipelineError if the labels were made
+    for the faces of another generator or another truncation.
+    """
+    notes = []
+    made_for, found = Origin.of_stamp(path), Origin.of_stamp(run.path(*FOLDER))
+    if made_for.generator and found.generator and made_for.generator != found.generator:
+        raise PipelineError(
+            f"the labels {shown(path)} were made for the faces of generator {made_for.generator[:12]}, but the "
+            f"faces in {run} come from generator {found.generator[:12]}; label these faces anew and give the "
+            "table with --labels, or sample the faces again with the generator of the profile")
+    if made_for.psi is not None and found.psi is not None and made_for.psi != found.psi:
+        raise PipelineError(
+            f"the labels {shown(path)} were made for faces with truncation psi {made_for.psi}, but those in {run} have "
+            f"psi {found.psi}; sample the faces again with psi {made_for.psi}, or label these and use --labels")
+    if not (made_for.generator and found.generator):
+        notes.append("which generator the labelled faces come from is not recorded; labels are taken on trust")
+    seed_of = pictures.set_index("img_no")["seed"].reindex(labels["img_no"]).to_numpy()
+    known = ~np.isnan(seed_of)
+    same = known & ((seed_of == -1) | (seed_of == label_seeds(path, labels)))
+    if known.sum() > same.sum():
+        notes.append(f"{known.sum() - same.sum()} labels left out: the faces of these img_no come from other seeds")
+    return labels[same].reset_index(drop=True), notes
+
+
+def deal_folds(labels: pd.DataFrame, property_name: str, fold_seed: int, folds: int = FOLDS) -> pd.Series:
+    """Stratified fold (0..folds-1) of each labelled face, indexed by img_no.
+
+    It depends on the whole label table and the seed only, so that a model never sees its held-out faces, however many
+    pictures a run has. PipelineError if a class is too rare.
+    """
+    values = labels[property_name].to_numpy()
+    order = np.random.default_rng([fold_seed, zlib.crc32(property_name.encode())])
+    fold, dealt = np.empty(len(values), int), 0
+    for value in (0, 1):
+        members = np.flatnonzero(values == value)
+        if len(members) < folds:
+            raise PipelineError(f"only {len(members)} faces are labelled {property_name} = {value}, at least {folds} "
+                                "are needed for the folds; label more faces")
+        fold[order.permutation(members)] = (dealt + np.arange(len(members))) % folds
+        dealt += len(members)
+    return pd.Series(fold, index=pd.Index(labels["img_no"], name="img_no"), name="fold")

@@ -1,0 +1,197 @@
+"""The twenty filter models of a run: bundled ones copied, or trained here, each with its training record beside it.
+
+The record (provenance in the JSON beside a model) holds the log of its training, so that the log tables of a run come
+out whole whether the models were copied, trained in one go or trained with interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnn.labels import deal_folds
+from cnn.pictures import read_pictures
+from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
+from pipeline.artefacts import atomic, code_version, digest, is_fresh, read_json, stamp_path, write_json, write_stamp
+from pipeline.errors import PipelineError
+from pipeline.profile import shown
+from pipeline.progress import progress
+from pipeline.run import Run
+
+COMMAND = "run_cnn.py"
+TRAINING_CODE = ("cnn.fit", "cnn.stack", "cnn.filter_cnn", "cnn.training", "cnn.metrics")
+
+
+def model_path(run: Run, property_name: str, fold: int) -> Path:
+    """Where a run keeps a model."""
+    return run.path("cnn", "models", f"{property_name}_model_{fold}.pt")
+
+
+def model_paths(run: Run) -> dict[str, list[Path]]:
+    """All models of a run by property."""
+    return {name: [model_path(run, name, fold) for fold in range(FOLDS)] for name in FILTER_NAMES}
+
+
+def bundled_path(folder: Path, property_name: str, fold: int) -> Path:
+    """Where a folder of bundled weights keeps a model."""
+    return folder / f"{property_name}_model_{fold}.pth"
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """The training record beside a model file; empty when there is none."""
+    return (read_json(stamp_path(path)).get("provenance") or {}) if stamp_path(path).exists() else {}
+
+
+def is_trained_here(path: Path) -> bool:
+    """Tell whether a run's model was trained in that run (and not copied)."""
+    if not path.exists() or not stamp_path(path).exists():
+        return False
+    return (read_json(stamp_path(path)).get("options") or {}).get("source") == "trained"
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model of the run: where it comes from and whether it is already there."""
+
+    property_name: str
+    fold: int
+    path: Path
+    stamp: dict[str, Any]  # options, seed, inputs, code: what it is made of
+    fresh: bool
+    reason: str
+    bundled: Path | None  # copy this file; None: train
+
+
+def plan_bundled(run: Run, folder: Path, force: bool = False) -> list[ModelPlan]:
+    """Copies of the bundled models; PipelineError naming the first missing file."""
+    plans = []
+    for name in FILTER_NAMES:
+        for fold in range(FOLDS):
+            source, path = bundled_path(folder, name, fold), model_path(run, name, fold)
+            if not source.is_file():
+                raise PipelineError(f"bundled filter CNN {shown(source)} is missing; git checkout brings the bundled "
+                                    "files back, or train anew with run_cnn.py --train")
+            stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": source}, "code": ""}
+            fresh, reason = is_fresh(path, **stamp)
+            plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, reason, source))
+    return plans
+
+
+def plan_training(run: Run, settings: FilterSettings, seed: int, labelled: pd.DataFrame,
+                  force: bool = False) -> list[ModelPlan]:
+    """Models to train on the labelled faces (columns of the labels and img_path)."""
+    sizes = [(path, run.path(path).stat().st_size) for path in labelled["img_path"]]
+    code = code_version(*TRAINING_CODE)
+    plans = []
+    for name in FILTER_NAMES:
+        options = {
+            "source": "trained",
+            "architecture": settings.architectures[name].options(),
+            "learning_rate": settings.learning_rates[name],
+            "logged_cutoff": settings.cutoffs[name],
+            "training": asdict(settings.training),
+            "fold_seed": settings.fold_seed,
+            "faces": _text_digest(sizes),
+        }
+        for fold in range(FOLDS):
+            stamp = {"options": options, "seed": seed, "inputs": {"labels": settings.labels}, "code": code}
+            path = model_path(run, name, fold)
+            fresh, reason = is_fresh(path, **stamp)
+            plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, reason, None))
+    return plans
+
+
+def _text_digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+
+
+def copy_bundled(plan: ModelPlan) -> None:
+    """Copy one bundled model with its training record."""
+    with atomic(plan.path) as temporary:
+        shutil.copyfile(plan.bundled, temporary)
+    write_json(stamp_path(plan.path), {"provenance": provenance_of(plan.bundled), "sha256": digest(plan.path)})
+    write_stamp(plan.path, command=COMMAND, **plan.stamp)
+
+
+def train_models(run: Run, plans: list[ModelPlan], settings: FilterSettings, labels: pd.DataFrame,
+                 labelled: pd.DataFrame, origin: dict[str, Any], seed: int, device) -> None:
+    """Train every stale model of `plans`; one that is whole on disk is never trained again.
+
+    labels: the whole label table, which the folds depend on; labelled: its rows whose pictures the run has.
+    """
+    from cnn.training import FoldData, crop_pixels, train_fold
+    from pipeline.artefacts import save_weights
+
+    pixels = read_pictures([run.path(path) for path in labelled["img_path"]],
+                           settings.architectures["gender"].resolution)
+    with progress(len(plans), "train filter CNNs") as bar:
+        for name in FILTER_NAMES:
+            stale = [plan for plan in plans if plan.property_name == name]
+            if not stale:
+                continue
+            folds = deal_folds(labels, name, settings.fold_seed).reindex(labelled["img_no"]).to_numpy()
+            architecture = settings.architectures[name]
+            data = FoldData(crop_pixels(pixels, architecture), labelled[name].to_numpy(), folds)
+            _check_classes(name, data.labels, folds)
+            for plan in stale:
+                trained = train_fold(name, data, plan.fold, architecture, settings.training,
+                                     settings.learning_rates[name], settings.cutoffs[name], seed, device)
+                record = {
+                    "property": name,
+                    "fold": plan.fold,
+                    "fold_seed": settings.fold_seed,
+                    "seed": seed,
+                    "labels_sha256": digest(settings.labels),
+                    "faces": len(labelled),
+                    "faces_from": origin,
+                    "architecture": architecture.options(),
+                    "training": {**asdict(settings.training), "learning_rate": settings.learning_rates[name]},
+                    "log": trained.log,
+                    "epochs": trained.epochs.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+                    "seconds": round(trained.seconds, 1),
+                    "device": str(device),
+                }
+                save_weights(plan.path, trained.state, **record)
+                write_stamp(plan.path, command=f"{COMMAND} --train", **plan.stamp)
+                bar.update()
+
+
+def _check_classes(name: str, labels: np.ndarray, folds: np.ndarray) -> None:
+    for fold in range(FOLDS):
+        for value in (0, 1):
+            count = int((labels[folds != fold] == value).sum())
+            if count < 2 or not (labels[folds == fold] == value).any():
+                raise PipelineError(f"too few labelled faces of the run have {name} = {value} to train fold {fold}; "
+                                    "sample more of the labelled faces, or label more (--labels)")
+
+
+def write_logs(run: Run, property_name: str, models: list[Path]) -> list[Path]:
+    """Training logs of one property: cnn/log/train_log_{property}.csv and epoch_detail_{property}_{fold}.csv.
+
+    Seconds are not in these tables, which shall be equal for equal seeds; they are in the JSON beside each model.
+    Models without a record (published files) have no log. Returns the files written, the train log last.
+    """
+    from cnn import schemas
+    from pipeline.tables import write_table
+
+    records = [provenance_of(path) for path in models]
+    written = []
+    for fold, record in enumerate(records):
+        path = run.path("cnn", "log", f"epoch_detail_{property_name}_{fold}.csv")
+        if "epochs" in record:
+            write_table(path, pd.read_csv(io.StringIO(record["epochs"])), schemas.EPOCH_DETAIL)
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    rows = [record["log"] for record in records if "log" in record]
+    if rows:
+        written.append(run.path("cnn", "log", f"train_log_{property_name}.csv"))
+        write_table(written[-1], pd.DataFrame(rows), schemas.TRAIN_LOG)
+    return written

@@ -1,0 +1,67 @@
+"""The sampled faces of a run as the filter CNNs read them: which there are, and their pixels in batches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artefacts import read_arrays, read_image
+from pipeline.errors import PipelineError
+from pipeline.run import Run
+
+FOLDER = ("stylegan", "synthesize_results")
+LATENTS = ("stylegan", "latents.npz")
+FILTERED = ("stylegan", "synthesize_results_filtered")
+NAME = re.compile(r"\d{6}\.jpg")
+
+
+def list_pictures(run: Run) -> pd.DataFrame:
+    """Table of the run's sampled faces: img_no, img_path (relative to the run), seed (-1 where it is not known).
+
+    PipelineError if there are none, or if one that latents.npz lists has no file.
+    """
+    folder, latents = run.path(*FOLDER), run.path(*LATENTS)
+    names = sorted(path.name for path in folder.glob("*.jpg") if NAME.fullmatch(path.name))
+    if not names:
+        raise PipelineError(f"no sampled faces in {folder}; run run_original_generator.py --run {run} first")
+    numbers = np.array([int(name[:6]) for name in names])
+    seeds = np.full(len(numbers), -1)
+    if latents.exists():
+        arrays = read_arrays(latents, ("img_no", "seed"))
+        seed_of = dict(zip(arrays["img_no"].tolist(), arrays["seed"].tolist(), strict=True))
+        absent = sorted(set(seed_of) - set(numbers.tolist()))
+        if absent:
+            raise PipelineError(f"{len(absent)} faces listed in {latents} have no picture, the first is "
+                                f"{folder / f'{absent[0]:06d}.jpg'}; run run_original_generator.py --run {run} again")
+        strangers = sorted(set(numbers.tolist()) - set(seed_of))
+        if strangers:
+            raise PipelineError(f"{folder / f'{strangers[0]:06d}.jpg'} is not listed in {latents} ({len(strangers)} "
+                                f"such pictures); delete them or run run_original_generator.py --run {run} again")
+        seeds = np.array([seed_of[number] for number in numbers.tolist()])
+    paths = ["/".join((*FOLDER, name)) for name in names]
+    return pd.DataFrame({"img_no": numbers, "img_path": paths, "seed": seeds})
+
+
+def read_pictures(paths: list[Path], resolution: int) -> np.ndarray:
+    """Pixels uint8 [N, R, R, 3] of picture files; PipelineError for a broken file or one of another size."""
+    batch = np.empty((len(paths), resolution, resolution, 3), np.uint8)
+    for row, path in enumerate(paths):
+        pixels = read_image(path)
+        if pixels.shape != (resolution, resolution, 3):
+            raise PipelineError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the profile's resolution is "
+                                f"{resolution}; sample the faces again with this profile, or use the other profile")
+        batch[row] = pixels
+    return batch
+
+
+def picture_batches(
+    run: Run, pictures: pd.DataFrame, resolution: int, batch: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Each picture once: (rows of the table, pixels uint8 [n, R, R, 3])."""
+    for start in range(0, len(pictures), batch):
+        rows = slice(start, min(start + batch, len(pictures)))
+        yield rows, read_pictures([run.path(path) for path in pictures["img_path"].iloc[rows]], resolution)

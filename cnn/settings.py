@@ -1,0 +1,140 @@
+"""The table of the four filter CNNs, and what a profile makes of it; free of torch, so that checks start fast."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cnn.fit import Window, fit_stack
+from pipeline.errors import PipelineError
+from pipeline.profile import ROOT, Profile
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class FilterSetting:
+    """One filter CNN as published, for 256x256 pictures.
+
+    `keep_high`: faces that score at or above the cutoff pass, else those at or below it.
+    """
+
+    window: Window
+    layers: str
+    learning_rate: float
+    cutoff: float
+    keep_high: bool
+    label_one: str  # what a label of 1 means
+
+
+#                         window (top, bottom, left, right) layers                    rate   cutoff keep   label 1
+FILTERS: dict[str, FilterSetting] = {
+    "gender": FilterSetting(
+        Window(0, 1, 0, 1), "32 64 P 128 P 128 P 256 P 256 P", 5e-5, 0.92, True, "woman"),
+    "quality": FilterSetting(
+        Window(0, 1 / 4, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.90, True, "good quality"),
+    "age": FilterSetting(
+        Window(0, 1 / 2, 0, 1), "32 64 P 128 P 128 P 256 P 256", 2.5e-5, 0.008, False, "old"),
+    "glass": FilterSetting(
+        Window(5 / 16, 1 / 2, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.01, False, "glasses"),
+}
+FILTER_NAMES = tuple(FILTERS)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How one fold is trained.
+
+    Faces of the rarer class weigh more in the loss, by up to `rare_weight` times. A fold whose best validation loss
+    (class-weighted, so that guessing gives .69) stays above `retry_above` is trained again from another start, at most
+    `max_retries` times; the best attempt counts. `validation_share` of the training faces is set apart for the early
+    stop, so that the held-out fold has no say in it.
+    """
+
+    epochs: int = 60
+    patience: int = 15
+    batch: int = 16
+    weight_decay: float = 0.01
+    rare_weight: float = 8.0
+    validation_share: float = 0.125
+    flip: bool = True
+    retry_above: float = 0.55
+    max_retries: int = 2
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Arguments of FilterCNN."""
+
+    resolution: int
+    width: float
+    head: int
+    window: Window
+
+    def options(self) -> dict[str, Any]:
+        """As plain values for stamps."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Everything stage 2 takes from a profile, resolved; PipelineError for unknown keys and impossible values."""
+
+    labels: Path | None
+    bundled: Path | None
+    fold_seed: int
+    batch: int
+    min_passed: int
+    architectures: dict[str, Architecture]
+    cutoffs: dict[str, float]
+    learning_rates: dict[str, float]
+    training: TrainSettings
+
+    @classmethod
+    def of(cls, profile: Profile, labels: str = "") -> FilterSettings:
+        """The settings of a profile's section [cnn]; `labels` replaces its label table."""
+        section = profile.section("cnn")
+        refuse_unknown(profile, "cnn", section, {"bundled", "width", "head", "fold_seed", "batch", "min_passed",
+                                                  "windows", "cutoffs", "learning_rates", "training"})
+        tables = {}
+        for key in ("windows", "cutoffs", "learning_rates"):
+            tables[key] = dict(section.get(key, {}))
+            refuse_unknown(profile, f"cnn.{key}", tables[key], set(FILTER_NAMES))
+        training = dict(section.get("training", {}))
+        refuse_unknown(profile, "cnn.training", training, {field.name for field in fields(TrainSettings)})
+        architectures = {}
+        for name, setting in FILTERS.items():
+            try:
+                window = Window(*tables["windows"][name]) if name in tables["windows"] else setting.window
+                fit_stack(setting.layers, *window.size(profile.resolution), section.get("width", 1.0))
+            except (TypeError, ValueError) as error:
+                raise PipelineError(f"profile {profile.path}, [cnn.windows] {name}: {error}; "
+                                    "give [top, bottom, left, right] as fractions of the picture") from None
+            architectures[name] = Architecture(
+                profile.resolution, float(section.get("width", 1.0)), int(section.get("head", 512)), window)
+        bundled = section.get("bundled")
+        if labels:
+            label_table = Path(labels)
+        else:
+            label_table = profile.weight("labels") if profile.get("weights.labels", None) else None
+        return cls(
+            labels=label_table,
+            bundled=ROOT / bundled if bundled else None,
+            fold_seed=int(section.get("fold_seed", 0)),
+            batch=int(section.get("batch", 64)),
+            min_passed=int(section.get("min_passed", 100)),
+            architectures=architectures,
+            cutoffs={name: float(tables["cutoffs"].get(name, FILTERS[name].cutoff)) for name in FILTER_NAMES},
+            learning_rates={name: float(tables["learning_rates"].get(name, FILTERS[name].learning_rate))
+                            for name in FILTER_NAMES},
+            training=TrainSettings(**training),
+        )
+
+
+def refuse_unknown(profile: Profile, section: str, given: dict, known: set[str]) -> None:
+    """PipelineError for keys of a profile section that nobody reads, most likely misspelt."""
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise PipelineError(f"profile {profile.path}, section [{section}]: unknown key {', '.join(unknown)}; "
+                            f"known are {', '.join(sorted(known))}")

@@ -1,0 +1,258 @@
+"""Stage 2: score every sampled face by gender, quality, age and glasses, and keep those that pass the cutoffs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnn.labels import Origin, match_labels, read_labels
+from cnn.models import (
+    ModelPlan,
+    copy_bundled,
+    is_trained_here,
+    model_paths,
+    plan_bundled,
+    plan_training,
+    provenance_of,
+    train_models,
+    write_logs,
+)
+from cnn.pictures import FILTERED, FOLDER, list_pictures
+from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
+from pipeline.artefacts import code_version, digest, is_fresh, write_stamp
+from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+from pipeline.run import Run
+from pipeline.tables import read_table, write_table
+
+COMMAND = "run_cnn.py"
+EXAMPLES = """
+python run_cnn.py
+python run_cnn.py --run runs/small --min-passed 20
+python run_cnn.py --train --run runs/demo --device auto
+"""
+SCORING_CODE = ("cnn.fit", "cnn.stack", "cnn.filter_cnn", "cnn.scoring", "cnn.pictures")
+SELECTION_CODE = ("cnn.selection", "cnn.labels", "cnn.metrics", "cnn.schemas")
+LOG_CODE = ("cnn.models", "cnn.schemas")
+
+
+@dataclass
+class Options(StageOptions):
+    """Stage 2: score all sampled faces with the filter CNNs and fill stylegan/synthesize_results_filtered.
+
+    Takes the bundled models of the profile (trains where it names none); --train trains five folds per property on the
+    labelled faces, resumable after each fold. Labelled faces keep their labels, all others get the mean of five models.
+    """
+
+    train: bool = False
+    """Train the twenty models anew on the labelled faces."""
+    labels: str = ""
+    """Label table to use instead of the profile's (columns img_no, gender, quality, age, glass)."""
+    min_passed: int | None = None
+    """Fewest faces that must pass (default: that of the profile)."""
+
+
+@dataclass
+class Plan:
+    """What one call of this stage will do, known before the first picture is read."""
+
+    run: Run
+    settings: FilterSettings
+    pictures: pd.DataFrame
+    labels: pd.DataFrame | None
+    labelled: pd.DataFrame
+    models: list[ModelPlan]
+    origin: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, *parts: str) -> Path:
+        """Path of an artefact below cnn/."""
+        return self.run.path("cnn", *parts)
+
+
+def plan(options: Options) -> Plan:
+    """Resolve the options and check pictures, labels and models."""
+    profile, run = Profile.load(options.profile), Run(options.run)
+    settings = FilterSettings.of(profile, options.labels)
+    if options.min_passed is not None:
+        settings = replace(settings, min_passed=options.min_passed)
+    pictures = list_pictures(run)
+    origin = Origin.of_stamp(run.path(*FOLDER))
+    labels, labelled, notes = None, pd.DataFrame(columns=["img_no", *FILTER_NAMES]), []
+    if settings.labels is not None:
+        labels = read_labels(settings.labels)
+        labelled, notes = match_labels(settings.labels, labels, pictures, run)
+        labelled = labelled.merge(pictures[["img_no", "img_path"]], on="img_no", validate="one_to_one")
+    faces_from = {"generator": origin.generator, "psi": origin.psi}
+    work = Plan(run, settings, pictures, labels, labelled, [], faces_from, notes)
+    work.models = _plan_models(work, options)
+    return work
+
+
+def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
+    run, settings = work.run, work.settings
+    trained = [path for paths in model_paths(run).values() for path in paths if is_trained_here(path)]
+    if not options.train and trained and not options.force:
+        if len(trained) < len(FILTER_NAMES) * FOLDS:
+            raise PipelineError(f"only {len(trained)} of {len(FILTER_NAMES) * FOLDS} filter CNNs of {run} are trained; "
+                                "go on with --train, or take the bundled ones with --force")
+        work.notes.append("the models that were trained in this run are kept; --force goes back to the bundled ones")
+        return []
+    if not options.train and settings.bundled:
+        return plan_bundled(run, settings.bundled, options.force)
+    if work.labels is None or not len(work.labelled):
+        raise PipelineError(f"no labelled faces to train the filter CNNs of {run} on; name a label table with --labels "
+                            "(columns img_no, gender, quality, age, glass) whose img_no are among the sampled faces")
+    return plan_training(run, settings, options.seed, work.labelled, options.force)
+
+
+def run(options: Options) -> None:
+    """Bring models, scores and the filtered folder up to date."""
+    work = plan(options)
+    summary = Summary("2 score and filter faces")
+    for text in work.notes:
+        summary.note(text)
+    limits = _Lazy(options.device)
+    _models(work, options, summary, limits)
+    _logs(work, summary)
+    _scores(work, options, summary, limits)
+    _selection(work, options, summary)
+    summary.print()
+
+
+class _Lazy:
+    """The device, resolved when first needed: a run with nothing to do need not load torch."""
+
+    def __init__(self, name: str):
+        self.name, self.device = name, None
+
+    def __call__(self):
+        if self.device is None:
+            limit_threads()
+            self.device = resolve_device(self.name)
+        return self.device
+
+
+def _models(work: Plan, options: Options, summary: Summary, device: _Lazy) -> None:
+    folder = work.table("models")
+    stale = [model for model in work.models if not model.fresh]
+    if not stale:
+        summary.kept(folder, f"{len(FILTER_NAMES) * FOLDS} models")
+        return
+    copies = [model for model in stale if model.bundled]
+    for model in copies:
+        copy_bundled(model)
+    to_train = [model for model in stale if not model.bundled]
+    if to_train:
+        train_models(work.run, to_train, work.settings, work.labels, work.labelled, work.origin, options.seed, device())
+    summary.wrote(folder, f"{len(copies)} bundled models" if copies else f"{len(to_train)} models trained")
+
+
+def _logs(work: Plan, summary: Summary) -> None:
+    written = 0
+    for name, paths in model_paths(work.run).items():
+        log = work.table("log", f"train_log_{name}.csv")
+        stamp = {"options": {}, "seed": None, "inputs": {path.name: path for path in paths},
+                 "code": code_version(*LOG_CODE)}
+        if is_fresh(log, **stamp)[0]:
+            continue
+        files = write_logs(work.run, name, paths)
+        if files:
+            write_stamp(log, command=COMMAND, **stamp)
+        written += len(files)
+    if written:
+        summary.wrote(work.table("log"), f"{written} training logs")
+
+
+def _scores(work: Plan, options: Options, summary: Summary, device: _Lazy) -> None:
+    stamps = {
+        name: {"options": {"architecture": work.settings.architectures[name].options()}, "seed": None,
+               "inputs": {"images": work.run.path(*FOLDER), **{path.name: path for path in paths}},
+               "code": code_version(*SCORING_CODE)}
+        for name, paths in model_paths(work.run).items()
+    }
+    tables = {name: work.table("inference_result", f"{name}.csv") for name in FILTER_NAMES}
+    stale = [name for name in FILTER_NAMES if options.force or not is_fresh(tables[name], **stamps[name])[0]]
+    if not stale:
+        summary.kept(work.table("inference_result"))
+        return
+    from cnn.schemas import INFERENCE
+    from cnn.scoring import inference_table, score_pictures
+
+    models = {name: model_paths(work.run)[name] for name in stale}
+    scores = score_pictures(work.run, work.pictures, models, work.settings, device())
+    for name in stale:
+        write_table(tables[name], inference_table(work.pictures, name, scores[name]), INFERENCE[name])
+        write_stamp(tables[name], command=COMMAND, rows=len(work.pictures), **stamps[name])
+        summary.wrote(tables[name], f"{len(work.pictures)} faces, {FOLDS} models")
+
+
+def _selection(work: Plan, options: Options, summary: Summary) -> None:
+    inputs = {name: work.table("inference_result", f"{name}.csv") for name in FILTER_NAMES}
+    if work.settings.labels is not None:
+        inputs["labels"] = work.settings.labels
+    honest = _are_held_out(work)
+    stamp = {"options": {"cutoffs": work.settings.cutoffs, "fold_seed": work.settings.fold_seed, "held_out": honest},
+             "seed": None, "inputs": inputs, "code": code_version(*SELECTION_CODE)}
+    scores, filtered = work.table("all_image_scores.csv"), work.run.path(*FILTERED)
+    figures = [work.table("log", "heldout_auroc.csv"), work.table("log", "cutoffs.csv")]
+    tables = [scores, *figures] if honest else [scores]
+    if options.force or not all(is_fresh(path, **stamp)[0] for path in tables):
+        _write_tables(work, honest, scores, figures)
+        for path in tables:
+            write_stamp(path, command=COMMAND, **stamp)
+            summary.wrote(path)
+    else:
+        summary.kept(scores)
+    if not honest and work.settings.labels is not None:
+        summary.note("no held-out figures: these models were not trained on these labels and folds")
+
+    folder_stamp = {"options": {"min_passed": work.settings.min_passed}, "seed": None,
+                    "inputs": {"scores": scores, "images": work.run.path(*FOLDER)},
+                    "code": code_version(*SELECTION_CODE)}
+    if is_fresh(filtered, **folder_stamp)[0] and not options.force:
+        summary.kept(filtered)
+        return
+    from cnn.schemas import ALL_SCORES
+    from cnn.selection import check_enough, sync_filtered
+
+    table = read_table(scores, ALL_SCORES)
+    check_enough(table, work.settings.cutoffs, work.settings.min_passed, work.run)
+    added, removed = sync_filtered(work.run, table)
+    passing = int(table["passed"].sum())
+    write_stamp(filtered, command=COMMAND, rows=passing, **folder_stamp)
+    summary.wrote(filtered, f"{passing} of {len(table)} faces pass; {added} added, {removed} removed")
+
+
+def _are_held_out(work: Plan) -> bool:
+    """Tell whether the labelled faces can be scored by models that did not train on them."""
+    if work.labels is None or not len(work.labelled):
+        return False
+    expected = (digest(work.settings.labels), work.settings.fold_seed)
+    records = [provenance_of(path) for paths in model_paths(work.run).values() for path in paths]
+    return all((record.get("labels_sha256"), record.get("fold_seed")) == expected for record in records)
+
+
+def _write_tables(work: Plan, honest: bool, scores: Path, figures: list[Path]) -> None:
+    from cnn.schemas import ALL_SCORES, CUTOFFS, HELD_OUT, INFERENCE
+    from cnn.selection import all_scores, held_out_tables
+
+    inference = {name: read_table(work.table("inference_result", f"{name}.csv"), INFERENCE[name])
+                 for name in FILTER_NAMES}
+    table = all_scores(work.pictures, inference, work.labelled, work.settings.cutoffs)
+    if honest:
+        held_out, cutoffs = held_out_tables(inference, work.labels, work.labelled, work.settings, table)
+        write_table(figures[0], held_out, HELD_OUT)
+        write_table(figures[1], cutoffs, CUTOFFS)
+    else:
+        for path in figures:
+            path.unlink(missing_ok=True)
+    write_table(scores, table, ALL_SCORES)
+
+
+if __name__ == "__main__":
+    main(Options, run, EXAMPLES)

@@ -1,0 +1,267 @@
+"""Stage 2: train, score, filter; the same tables whatever happens in between, and clear errors."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import run_cnn
+from cnn import bundle, models
+from cnn.labels import deal_folds, read_labels
+from cnn.settings import FILTER_NAMES, FOLDS
+from pipeline.command import Summary
+from pipeline.errors import PipelineError
+from pipeline.run import Run
+from tests.cnn_faces import toy_faces, write_world
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def options(run, profile, **others):
+    return run_cnn.Options(profile=str(profile), run=str(run), device="cpu", **others)
+
+
+def tables(run):
+    """All tables and models of stage 2 as bytes."""
+    files = [*run.glob("cnn/**/*.csv"), *run.glob("cnn/models/*.pt"), *run.glob("stylegan/*_filtered/*.jpg")]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run whose twenty models were trained (2 epochs) without any disturbance."""
+    run, profile, labels = write_world(tmp_path_factory.mktemp("trained"))
+    run_cnn.run(options(run, profile, train=True))
+    return run, profile, labels
+
+
+@pytest.fixture
+def world(trained, tmp_path):
+    """A copy of the trained run that a test may spoil."""
+    run, profile, labels = trained
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run", profile, labels
+
+
+def without_results(run):
+    shutil.rmtree(run / "cnn")
+    shutil.rmtree(run / "stylegan" / "synthesize_results_filtered", ignore_errors=True)
+    return run
+
+
+def test_training_writes_models_logs_scores_and_the_filtered_folder(trained):
+    run, _, labels = trained
+    truth = pd.read_csv(labels)
+    for name in FILTER_NAMES:
+        log = pd.read_csv(run / "cnn" / "log" / f"train_log_{name}.csv")
+        assert log["fold_no"].tolist() == list(range(FOLDS))
+        assert (log["train_faces"] + log["val_faces"] + log["heldout_faces"]).tolist() == [len(truth)] * FOLDS
+        assert log["heldout_faces"].sum() == len(truth)
+        detail = pd.read_csv(run / "cnn" / "log" / f"epoch_detail_{name}_0.csv")
+        assert {"epoch", "val_loss", "tp", "val_f1_score", "val_auroc", "val_auprc"} <= set(detail.columns)
+        scores = pd.read_csv(run / "cnn" / "inference_result" / f"{name}.csv")
+        mean = scores[[f"score_model_{fold}" for fold in range(FOLDS)]].mean(axis=1)
+        np.testing.assert_allclose(scores[f"property_{name}_final_score"], mean, atol=2e-6)
+    table = pd.read_csv(run / "cnn" / "all_image_scores.csv")
+    assert len(table) == 60 and (table["source"] == "label").sum() == 50
+    np.testing.assert_array_equal(table["gender_score"][:50], truth["gender"])
+    wanted = (table["gender_score"] >= 0.5) & (table["quality_score"] >= 0.5)
+    wanted &= (table["age_score"] <= 0.5) & (table["glass_score"] <= 0.5)
+    assert table["passed"].equals(wanted)
+    kept = sorted(path.name for path in (run / "stylegan" / "synthesize_results_filtered").glob("*.jpg"))
+    assert kept == [Path(path).name for path in table.loc[wanted, "img_path"]]
+    held_out = pd.read_csv(run / "cnn" / "log" / "heldout_auroc.csv")
+    assert held_out["fold"].tolist() == [*map(str, range(FOLDS)), "mean", "all"] * 4
+
+
+def test_run_again_there_is_nothing_new(world):
+    run, profile, _ = world
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    run_cnn.run(options(run, profile, train=True))
+    assert not Summary.printed[-1].written
+    run_cnn.run(options(run, profile))
+    assert not Summary.printed[-1].written
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tables(world):
+    run, profile, _ = world
+    undisturbed = tables(run)
+    without_results(run)
+    call = [sys.executable, str(ROOT / "run_cnn.py"), "--profile", str(profile), "--run", str(run), "--train",
+            "--device", "cpu"]
+    process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    models_folder, deadline = run / "cnn" / "models", time.monotonic() + 60
+    while len(list(models_folder.glob("*.pt"))) < 4 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in models_folder.glob("*.pt") if models.is_trained_here(path)}
+    assert 3 <= len(finished) < 20
+    with pytest.raises(PipelineError, match="go on with --train"):
+        run_cnn.run(options(run, profile))
+    run_cnn.run(options(run, profile, train=True))
+    assert tables(run) == undisturbed
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+
+
+def test_bundled_models_are_copied_and_judged_on_their_held_out_faces(world, tmp_path):
+    run, profile, labels = world
+    bundle.bundle(bundle.Options(run=str(run), to=str(tmp_path / "bundled")))
+    text = profile.read_text().replace("[cnn]", f'[cnn]\nbundled = "{(tmp_path / "bundled").as_posix()}"')
+    (tmp_path / "bundled.toml").write_text(text)
+    before = pd.read_csv(run / "cnn" / "log" / "heldout_auroc.csv")
+    logs = {path.name: path.read_bytes() for path in run.glob("cnn/log/train_log_*.csv")}
+    without_results(run)
+    run_cnn.run(options(run, tmp_path / "bundled.toml"))
+    after = pd.read_csv(run / "cnn" / "log" / "heldout_auroc.csv")
+    np.testing.assert_allclose(after["auroc"], before["auroc"], atol=0.05)  # half precision may swap near ties
+    assert logs == {path.name: path.read_bytes() for path in run.glob("cnn/log/train_log_*.csv")}
+
+    # Other labels: the models may have trained on what they would be judged by, so there are no such figures.
+    table = pd.read_csv(labels)
+    table.loc[0, "age"] = 1 - table.loc[0, "age"]
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    run_cnn.run(options(run, tmp_path / "bundled.toml", labels=str(tmp_path / "mine.csv")))
+    assert not (run / "cnn" / "log" / "heldout_auroc.csv").exists()
+    assert any("no held-out figures" in text for text in Summary.printed[-1].notes)
+
+    models.bundled_path(tmp_path / "bundled", "age", 3).unlink()
+    shutil.rmtree(run / "cnn")
+    with pytest.raises(PipelineError, match=r"age_model_3\.pth is missing"):
+        run_cnn.run(options(run, tmp_path / "bundled.toml"))
+
+
+def test_the_filtered_folder_is_kept_in_step(world, tmp_path):
+    run, profile, _ = world
+    folder = run / "stylegan" / "synthesize_results_filtered"
+    kept = {path.name for path in folder.glob("*.jpg")}
+    lost = sorted(kept)[0]
+    (folder / lost).unlink()
+    stranger = next(path for path in (run / "stylegan" / "synthesize_results").iterdir() if path.name not in kept)
+    shutil.copy(stranger, folder)
+    run_cnn.run(options(run, profile))
+    assert {path.name for path in folder.glob("*.jpg")} == kept
+    strict = tmp_path / "strict.toml"
+    strict.write_text(profile.read_text().replace("gender = 0.5", "gender = 1.0"))
+    run_cnn.run(options(run, strict))
+    table = pd.read_csv(run / "cnn" / "all_image_scores.csv")
+    assert {path.name for path in folder.glob("*.jpg")} == {Path(p).name for p in table.loc[table["passed"], "img_path"]}
+    assert set(table.loc[table["passed"], "source"]) == {"label"}
+
+
+def test_folds_depend_on_the_label_table_and_the_seed_alone(trained):
+    labels = read_labels(trained[2])
+    folds = deal_folds(labels, "glass", 0)
+    for value in (0, 1):
+        counts = folds[labels["glass"].to_numpy() == value].value_counts()
+        assert counts.max() - counts.min() <= 1 and len(counts) == FOLDS
+    assert folds.equals(deal_folds(labels, "glass", 0)) and not folds.equals(deal_folds(labels, "glass", 1))
+    rare = labels.assign(glass=(np.arange(len(labels)) < 3).astype(int))
+    with pytest.raises(PipelineError, match=r"only 3 faces are labelled glass = 1"):
+        deal_folds(rare, "glass", 0)
+
+
+def test_a_label_table_without_a_column_is_named_with_the_column(world, tmp_path):
+    run, profile, labels = world
+    pd.read_csv(labels).drop(columns="age").to_csv(tmp_path / "short.csv", index=False)
+    with pytest.raises(PipelineError, match=r"short\.csv: column age is missing"):
+        run_cnn.plan(options(run, profile, labels=str(tmp_path / "short.csv")))
+    text = Path(labels).read_text().splitlines()
+    text[4] = "3,1,1,2,0"
+    (tmp_path / "odd.csv").write_text("\n".join(text))
+    with pytest.raises(PipelineError, match=r"odd\.csv, row 5, column age.*found '2'"):
+        run_cnn.plan(options(run, profile, labels=str(tmp_path / "odd.csv")))
+
+
+def test_labels_of_other_faces_are_refused_or_left_out(world, tmp_path):
+    run, profile, labels = world
+    for field, value, message in (("generator", "b" * 64, "made for the faces of generator bbbb"),
+                                  ("psi", 0.7, "truncation psi 0.7")):
+        other = tmp_path / f"{field}.csv"
+        shutil.copy(labels, other)
+        origin = {"generator": "a" * 64, "psi": 1.0, field: value}
+        models.write_json(f"{other}.json", {"origin": origin})
+        with pytest.raises(PipelineError, match=message):
+            run_cnn.plan(options(run, profile, labels=str(other)))
+    shifted = tmp_path / "shifted.csv"
+    shutil.copy(labels, shifted)
+    models.write_json(f"{shifted}.json", {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": "0-9,100-139"}})
+    work = run_cnn.plan(options(run, profile, labels=str(shifted)))
+    assert work.labelled["img_no"].tolist() == list(range(10))
+    assert any("40 labels left out" in text for text in work.notes)
+
+
+def test_bad_input_is_named_with_its_cure(world, tmp_path):
+    run, profile, _ = world
+    with pytest.raises(PipelineError, match=r"sample more faces .*--min-passed"):
+        run_cnn.run(options(run, profile, min_passed=61))
+    broken = run / "stylegan" / "synthesize_results" / "000007.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(PipelineError, match=r"000007\.jpg"):
+        run_cnn.run(options(run, profile))
+    broken.unlink()
+    with pytest.raises(PipelineError, match=r"1 faces listed in .*latents\.npz have no picture"):
+        run_cnn.plan(options(run, profile))
+    with pytest.raises(PipelineError, match="no sampled faces"):
+        run_cnn.plan(options(tmp_path / "empty", profile))
+    misspelt = tmp_path / "misspelt.toml"
+    misspelt.write_text(profile.read_text().replace("min_passed", "min_pased"))
+    with pytest.raises(PipelineError, match="unknown key min_pased"):
+        run_cnn.plan(options(run, misspelt))
+
+
+def test_a_checkpoint_of_the_wrong_shape_is_refused(world, tmp_path):
+    run, profile, _ = world
+    wider = tmp_path / "wider.toml"
+    wider.write_text(profile.read_text().replace("width = 0.125", "width = 0.25"))
+    with pytest.raises(PipelineError, match=r"gender_model_0\.pt does not fit FilterCNN(.|\n)*wrong shape"):
+        run_cnn.run(options(run, wider))
+
+
+def test_retries_are_bounded_and_the_best_attempt_counts(monkeypatch):
+    import torch
+
+    from cnn import training
+    from cnn.fit import Window
+    from cnn.settings import Architecture, TrainSettings
+
+    pixels, labels = toy_faces(40)
+    architecture = Architecture(32, 0.125, 8, Window())
+    folds = deal_folds(labels, "gender", 0).to_numpy()
+    data = training.FoldData(training.crop_pixels(pixels, architecture), labels["gender"].to_numpy(), folds)
+    losses = iter([0.9, 0.4, 0.6])
+
+    def attempt(*_):
+        state = training.build("gender", architecture).state_dict()
+        return state, pd.DataFrame({"val_loss": [next(losses)]})
+
+    monkeypatch.setattr(training, "_attempt", attempt)
+    settings = TrainSettings(max_retries=2, retry_above=0.1)
+    done = training.train_fold("gender", data, 0, architecture, settings, 1e-3, 0.5, 0, torch.device("cpu"))
+    assert (done.log["attempts"], done.log["chosen_attempt"], done.log["success"]) == (3, 1, False)
+
+
+def test_the_rarer_class_weighs_more_and_the_mean_weight_is_one():
+    from cnn.training import class_weights
+
+    labels = np.array([1] * 10 + [0] * 90)
+    zero, one = class_weights(labels, 20.0)
+    assert one / zero == pytest.approx(9) and 0.9 * zero + 0.1 * one == pytest.approx(1)
+    assert class_weights(labels, 4.0)[1] / class_weights(labels, 4.0)[0] == pytest.approx(4)
+
+
+def test_pictures_of_another_size_are_refused(world):
+    run, profile, _ = world
+    from cnn.pictures import read_pictures
+
+    path = Run(run).path("stylegan", "synthesize_results", "000000.jpg")
+    with pytest.raises(PipelineError, match="is 32x32 pixels, the profile's resolution is 64"):
+        read_pictures([path], 64)
