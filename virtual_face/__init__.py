@@ -1,0 +1,1 @@
+"""A world of procedural faces whose true attributes are known."""

@@ -1,0 +1,32 @@
+"""Optional compilation of the renderer's hot functions."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+_active = False
+
+
+def compile_renderer() -> None:
+    """From now on the marked functions are compiled on first use: some minutes once per picture size, then much faster."""
+    global _active
+    torch._dynamo.config.cache_size_limit = 64  # one entry per function, field and number of points
+    _active = True
+
+
+def speeds_up(function):
+    """Marks a function that is worth compiling; it runs as written until `compile_renderer` is called."""
+    compiled = None
+
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        nonlocal compiled
+        if not _active:
+            return function(*arguments, **options)
+        if compiled is None:
+            compiled = torch.compile(function, dynamic=False)
+        return compiled(*arguments, **options)
+
+    return call

@@ -1,0 +1,119 @@
+"""Renders training data: pictures, exact masks, true attributes, and the latents that they belong to.
+
+    python -m virtual_face.dataset --generator weights/demo/generator.pth --out work/renders --count 20000
+    python -m virtual_face.dataset --out work/heldout --count 2000 --first-seed 1000000
+
+Without a generator the factors come from the seeds (as in `virtual_face.render`), otherwise from the generator's own
+mapping network through the latent map. Shards are written whole; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.artefacts import atomic, write_json
+from pipeline.command import main
+from pipeline.errors import PipelineError
+from pipeline.progress import progress
+from pipeline.seeds import latents_from_seeds
+from virtual_face.compiled import compile_renderer
+from virtual_face.latent_map import LatentMap
+from virtual_face.population import ATTRIBUTES, INDEX, factors_from_seeds
+from virtual_face.render import render_factors
+
+MOVED = ("eyes", "mouth", "yaw", "pitch", "roll", "smile", "age", "gender", "glasses", "hair_length", "brow_raise")
+
+
+@dataclass
+class DatasetOptions:
+    """Render a training or test set of virtual faces."""
+
+    out: str
+    count: int = 20000
+    """Number of pictures."""
+    first_seed: int = 10_000_000
+    """Seeds first_seed, first_seed + 1, ... (the run's own faces use small seeds)."""
+    generator: str = ""
+    """Checkpoint whose mapping network gives the latents; without it the factors come straight from the seeds."""
+    size: int = 128
+    shard: int = 512
+    part: int = 0
+    """With --parts: which share of the shards this process renders (one process per core is fastest)."""
+    parts: int = 1
+    eager: bool = False
+    """Do not compile the renderer (compiling takes minutes once and makes it several times faster)."""
+
+
+def training_w(w: Tensor, latent_map: LatentMap, seed: int) -> Tensor:
+    """Latents to train on: most as they are, some pulled to the middle, some moved along single factors.
+
+    Truncated and edited latents lie where untouched ones never do; a generator that has seen neither blurs there.
+    """
+    rng = np.random.default_rng([seed, 11])
+    kind = rng.random(len(w))
+    psi = torch.from_numpy(np.where(kind < 0.18, rng.uniform(0.25, 1.0, len(w)), 1.0).astype(np.float32))[:, None]
+    w = latent_map.mean + psi * (w - latent_map.mean)
+    step = np.zeros((len(w), latent_map.read.shape[0]), np.float32)
+    columns = [INDEX[name] for name in MOVED]
+    step[:, columns] = rng.standard_normal((len(w), len(columns))) * (rng.random((len(w), len(columns))) < 0.4)
+    step[kind < 0.78] = 0
+    return w + torch.from_numpy(step) @ latent_map.lift.T
+
+
+def load_latent_map(generator_path: str):
+    from stylegan.checkpoint import load_generator
+
+    generator = load_generator(generator_path)
+    with torch.no_grad():
+        sample = generator.encode(torch.from_numpy(latents_from_seeds(list(range(20_000_000, 20_020_000)))), position="w")
+    return generator, LatentMap.fit(sample)
+
+
+def render_dataset(options: DatasetOptions) -> None:
+    out = Path(options.out)
+    done_file = out / "dataset.json"
+    described = {"first_seed": options.first_seed, "size": options.size, "shard": options.shard, "generator": options.generator}
+    if done_file.exists():
+        found = json.loads(done_file.read_text())
+        if {k: found.get(k) for k in described} != described:
+            raise PipelineError(f"{done_file}: made with other options ({found}); choose another --out or delete the folder")
+    write_json(done_file, described)
+    generator, latent_map = load_latent_map(options.generator) if options.generator else (None, None)
+    if not options.eager:
+        compile_renderer()
+    starts = range(0, options.count, options.shard)
+    for start in progress(starts, "render"):
+        path = out / f"shard_{start // options.shard:04d}.npz"
+        if path.exists() or start // options.shard % options.parts != options.part:
+            continue
+        seeds = list(range(options.first_seed + start, options.first_seed + start + options.shard))
+        if generator is None:
+            w, factors = None, factors_from_seeds(seeds)
+        else:
+            with torch.no_grad():
+                w = generator.encode(torch.from_numpy(latents_from_seeds(seeds)), position="w")
+            w = training_w(w, latent_map, seeds[0])
+            factors = latent_map.factors(latent_map.p(w))
+        images, masks, tables = [], [], []
+        for i in range(0, len(seeds), 8):
+            batch = render_factors(factors[i : i + 8], options.size)
+            images.append(((batch.images + 1) * 127.5 + 0.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
+            masks.append(batch.masks.numpy())
+            tables.append(batch.attributes)
+        arrays = {"images": np.concatenate(images), "masks": np.concatenate(masks), "factors": factors.numpy(),
+                  "attributes": pd.concat(tables)[list(ATTRIBUTES)].to_numpy(np.float32)}  # fmt: skip
+        if w is not None:
+            arrays["w"] = w.numpy()
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+
+if __name__ == "__main__":
+    main(DatasetOptions, render_dataset, examples=__doc__)

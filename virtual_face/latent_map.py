@@ -1,0 +1,85 @@
+"""The honest latent space: population factors as a smooth non-linear function of w.
+
+The generator's mapping network keeps its random initial weights. Of the centred w a fixed random set of directions is
+read off and whitened: p = (w - mean) A^T, one number per factor. Factors are p plus sines of pairs of other p's, so no
+factor is an axis of w, a straight line in w bends every attribute's course, and z is less linear still. Attributes are
+correlated mixtures of several factors (see `population.head_parameters`).
+
+Mirroring stays possible: the factors that change sign when a picture is mirrored depend on their own p's oddly, all
+others do not depend on those, so negating the odd p's of a latent gives the latent of the mirrored face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from virtual_face.population import FACTORS, INDEX, ODD_FACTORS
+
+BEND = 0.58  # standard deviation of the sines beside each straight part
+ODD_BEND = 0.40
+
+
+@dataclass
+class LatentMap:
+    """w float32 [n, W] -> p [n, K] -> factors [n, K]; `lift` is the smallest step in w that moves p by one unit."""
+
+    mean: Tensor  # [W]
+    read: Tensor  # [K, W]: p = (w - mean) @ read.T
+    lift: Tensor  # [W, K]: read @ lift = identity
+    pairs: Tensor  # int64 [K, 2]
+    signs: Tensor  # [K, 2]
+    phases: Tensor  # [K]
+    frequency: Tensor  # [K]
+
+    @classmethod
+    def fit(cls, w: Tensor, seed: int = 20260101) -> LatentMap:
+        """Chooses the directions and whitens them on a sample w [n, W] of the mapping network."""
+        rng = np.random.default_rng(seed)
+        k, width = len(FACTORS), w.shape[1]
+        mean = w.double().mean(0)
+        centred = w.double() - mean
+        covariance = centred.T @ centred / len(w)
+        rough = torch.from_numpy(rng.standard_normal((k, width)))
+        values, vectors = torch.linalg.eigh(covariance)
+        keep = values > values.max() * 1e-3  # directions in which w hardly varies would amplify noise
+        rough = rough @ vectors[:, keep] @ vectors[:, keep].T
+        gram = torch.linalg.cholesky(rough @ covariance @ rough.T)
+        read = torch.linalg.solve_triangular(gram, rough, upper=False)
+        lift = covariance @ read.T  # regression of w on p: the typical w of a given p
+        even = [i for name, i in INDEX.items() if name not in ODD_FACTORS]
+        pairs = np.stack([rng.choice([e for e in even if e != i], 2, replace=False) for i in range(k)])
+        return cls(mean.float(), read.float(), lift.float(), torch.from_numpy(pairs),
+                   torch.from_numpy(rng.choice([-1.0, 1.0], (k, 2)).astype(np.float32)),
+                   torch.from_numpy(rng.uniform(-0.9, 0.9, k).astype(np.float32)),
+                   torch.from_numpy(rng.uniform(0.8, 1.2, k).astype(np.float32)))  # fmt: skip
+
+    def p(self, w: Tensor) -> Tensor:
+        return (w - self.mean) @ self.read.T
+
+    def factors(self, p: Tensor) -> Tensor:
+        """p [n, K] -> factors [n, K], each about standard normal for p standard normal."""
+        first, second = p[:, self.pairs[:, 0]] * self.signs[:, 0], p[:, self.pairs[:, 1]] * self.signs[:, 1]
+        sine = torch.sin(self.frequency * (first + second) / 2**0.5 + self.phases)
+        # Moments of sin(f g + c) for g ~ N(0, 1).
+        damp = torch.exp(-self.frequency**2 / 2)
+        mean = damp * self.phases.sin()
+        variance = 0.5 - 0.5 * damp**4 * (2 * self.phases).cos() - mean**2
+        bent = (p + BEND * (sine - mean) / variance.sqrt()) / (1 + BEND**2) ** 0.5
+        odd = torch.tensor([INDEX[name] for name in ODD_FACTORS])
+        gain = 1 + ODD_BEND * torch.tanh(first[:, odd])
+        result = bent.clone()
+        result[:, odd] = p[:, odd] * gain / (1 + ODD_BEND**2 * 0.4) ** 0.5
+        return result
+
+    def mirror(self, w: Tensor) -> Tensor:
+        """Latents of the mirrored faces."""
+        odd = torch.tensor([INDEX[name] for name in ODD_FACTORS])
+        return w - 2 * self.p(w)[:, odd] @ self.lift[:, odd].T
+
+    def swap_rest(self, w: Tensor, other: Tensor) -> Tensor:
+        """Latents with the factors of w and everything that no factor reads from `other`."""
+        return other + (self.p(w) - self.p(other)) @ self.lift.T
