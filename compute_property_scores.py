@@ -1,0 +1,204 @@
+"""Stage 4: measure the properties of the parsed faces."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.artefacts import code_version, is_fresh, read_image, read_mask, write_stamp
+from pipeline.command import StageOptions, Summary, main
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+from pipeline.progress import progress
+from pipeline.run import Run
+from segmentation.tables import RESULTS, TABLE, result_name, segmentation_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+EXAMPLES = """
+python compute_property_scores.py
+python compute_property_scores.py --algorithm v1 --published
+"""
+CODE = (
+    "compute_property_scores",
+    "property_score.facemaps",
+    "property_score.measure",
+    "property_score.algorithm_v1",
+    "property_score.algorithm_v2",
+    "property_score.hairstyle",
+    "property_score.normalisation",
+    "property_score.tables",
+    "segmentation.classes",
+)
+BATCH = 64
+DECIMALS = 6  # of z-scores
+POLICIES = ("drop", "impute")
+
+
+@dataclass
+class Options(StageOptions):
+    """Stage 4: measure the properties of the parsed faces.
+
+    Writes segmentation/property_score_results/all_scores_v2.csv (z-scores), all_scores_v2_raw.csv and
+    normalisation.json. A value that cannot be measured is left empty or imputed, as the profile says ([property_score]
+    missing = "drop" or "impute"). Nothing here is random: --seed changes nothing. --device changes nothing either.
+    """
+
+    algorithm: Literal["v1", "v2"] = "v2"
+    """Score algorithm; v1 writes all_scores.csv, all_scores_raw.csv and normalisation_v1.json."""
+    published: bool = False
+    """As the published code computed it, with its fixed values for what is missing; its files end in _published."""
+
+
+@dataclass
+class Plan:
+    """What one call of this stage will do, known before the first picture is read."""
+
+    run: Run
+    algorithm: str
+    published: bool
+    missing: str
+    robust: bool
+    scores: Path
+    raw: Path
+    normalisation: Path
+    stamp: dict[str, Any]
+
+
+def plan(options: Options) -> Plan:
+    """Check what can be checked without reading pictures: profile, policy and the hand-off of stage 3."""
+    from property_score.measure import ALGORITHMS
+    from property_score.tables import table_names
+
+    profile, run = Profile.load(options.profile), Run(options.run)
+    if options.algorithm not in ALGORITHMS:
+        raise PipelineError(f"--algorithm {options.algorithm} is unknown; use {' or '.join(ALGORITHMS)}")
+    missing = profile.get("property_score.missing", "drop")
+    if missing not in POLICIES:
+        raise PipelineError(
+            f"profile {profile.path}: [property_score] missing = '{missing}'; use {' or '.join(POLICIES)}"
+        )
+    robust = bool(profile.get("property_score.robust", False))
+    table, pictures = run.path(*TABLE.split("/")), run.path(*RESULTS.split("/"))
+    for path in (table, pictures):
+        if not path.exists():
+            raise PipelineError(f"{path} is missing; run run_segmentation.py first, which writes it")
+    settings = {"algorithm": options.algorithm, "published": options.published, "missing": missing, "robust": robust}
+    stamp = {
+        "options": settings,
+        "seed": None,
+        "inputs": {"segmentation": table, "pictures": pictures},
+        "code": code_version(*CODE),
+    }
+    names = [run.path(*name.split("/")) for name in table_names(options.algorithm, options.published)]
+    return Plan(run, options.algorithm, options.published, missing, robust, *names, stamp)
+
+
+def run(options: Options) -> None:
+    """Score all faces, unless the tables are fresh."""
+    work = plan(options)
+    summary = Summary("4 measure their properties")
+    outputs = (work.scores, work.raw, work.normalisation)
+    if all(is_fresh(path, **work.stamp)[0] for path in outputs) and not options.force:
+        for path in outputs:
+            summary.kept(path)
+        summary.print()
+        return
+
+    from pipeline.tables import read_table, write_table
+    from property_score.tables import SCORE_COLUMNS, score_schema
+
+    segmentation = read_table(work.run.path(*TABLE.split("/")), segmentation_schema())
+    found = segmentation[segmentation["found"]].sort_values("img_no", ignore_index=True)
+    if found.empty:
+        raise PipelineError(f"{work.run.path(*TABLE.split('/'))}: no picture with a face; see its column reason")
+    raw = _measure(work, found)
+    normalisation, scores = _normalised(work, raw)
+    write_table(work.raw, raw, score_schema())
+    write_table(work.scores, scores, score_schema())
+    normalisation.save(work.normalisation)
+    for path in outputs:
+        write_stamp(path, command="compute_property_scores.py", rows=len(raw), **work.stamp)
+        summary.wrote(path, f"{len(raw)} rows" if path.suffix == ".csv" else f"by {normalisation.kind}")
+    if len(found) < len(segmentation):
+        summary.note(f"{len(segmentation) - len(found)} pictures without a face have no row (see {Path(TABLE).name})")
+    absent = {name.removesuffix("_score"): int(raw[name].isna().sum()) for name in SCORE_COLUMNS}
+    told = ", ".join(f"{name} {count}" for name, count in absent.items() if count)
+    policy = "left empty" if work.missing == "drop" else "set to the median"
+    summary.note(f"values that could not be measured, {policy}: {told}" if told else "every value could be measured")
+    summary.print()
+
+
+def _measure(work: Plan, found: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the raw table: one row per face, empty where a value could not be measured."""
+    import numpy as np
+    import pandas as pd
+
+    from property_score.measure import PROPERTIES, measure
+
+    parts = []
+    for maps, faces, wholes in _pictures(work, found):
+        parts.append(measure(maps, faces, work.algorithm, work.published, wholes))
+    measured = pd.concat(parts, ignore_index=True)
+    scores = measured[list(PROPERTIES)].replace([np.inf, -np.inf], np.nan).add_suffix("_score")
+    return pd.concat([found[["img_no", "img_path"]], scores, measured["reason"]], axis=1)
+
+
+def _pictures(
+    work: Plan, found: "pd.DataFrame"
+) -> Iterator[tuple["np.ndarray", "np.ndarray", "np.ndarray | None"]]:
+    """Yield maps, face crops and (for published v1 alone) whole pictures resized to the crops' size, in batches."""
+    import cv2
+    import numpy as np
+
+    from segmentation.classes import SIZE
+
+    folder = work.run.path(*RESULTS.split("/"))
+    with progress(len(found), "measure") as bar:
+        for start in range(0, len(found), BATCH):
+            rows = found.iloc[start : start + BATCH]
+            maps, faces = (
+                np.stack([read(folder / result_name(kind, img_no)) for img_no in rows["img_no"]])
+                for read, kind in ((_read_map, "parsing"), (read_image, "face"))
+            )
+            wholes = None
+            if work.algorithm == "v1" and work.published:
+                # The published code took v1's colours from the whole picture, although its map is that of the crop.
+                paths = [work.run.path(*path.split("/")) for path in rows["img_path"]]
+                wholes = np.stack([cv2.resize(read_image(path), (SIZE, SIZE)) for path in paths])
+            yield maps, faces, wholes
+            bar.update(len(rows))
+
+
+def _read_map(path: Path) -> "np.ndarray":
+    from segmentation.classes import CLASSES, SIZE
+
+    parsing = read_mask(path)
+    if parsing.shape != (SIZE, SIZE) or parsing.max() >= len(CLASSES):
+        raise PipelineError(
+            f"{path} is no parsing map ({SIZE}x{SIZE} with class ids 0..{len(CLASSES) - 1}); "
+            "delete it and run run_segmentation.py again"
+        )
+    return parsing
+
+
+def _normalised(work: Plan, raw: "pd.DataFrame"):
+    """Return the fitted normalisation and the table of z-scores with the profile's policy for missing values."""
+    from property_score.measure import PROPERTIES
+    from property_score.normalisation import Normalisation
+    from property_score.tables import SCORE_COLUMNS
+
+    # Scorers apply the saved normalisation to columns without the ending of the tables.
+    plain = raw.rename(columns=dict(zip(SCORE_COLUMNS, PROPERTIES, strict=True)))
+    normalisation = Normalisation.fit(plain, PROPERTIES, robust=work.robust)
+    scores = normalisation.apply(plain).rename(columns=dict(zip(PROPERTIES, SCORE_COLUMNS, strict=True)))
+    if work.missing == "impute":
+        for name in SCORE_COLUMNS:
+            scores[name] = scores[name].fillna(scores[name].median())
+    return normalisation, scores.round(dict.fromkeys(SCORE_COLUMNS, DECIMALS))
+
+
+if __name__ == "__main__":
+    main(Options, run, EXAMPLES)

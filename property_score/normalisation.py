@@ -1,0 +1,95 @@
+"""z-scores with a mean and spread that are fitted once, saved, and applied everywhere after."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artefacts import read_json, write_json
+from pipeline.errors import PipelineError
+
+IQR_OF_NORMAL = 1.3489795003921634  # interquartile range of the standard normal distribution
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Centre and scale of each score; `apply` turns raw values into z-scores, `invert` back."""
+
+    centre: dict[str, float]
+    scale: dict[str, float]
+    count: dict[str, int]
+    kind: str = "mean"
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, columns: tuple[str, ...] | None = None, robust: bool = False) -> "Normalisation":
+        """Fit on the measured (finite) values of a table, all its number columns by default.
+
+        robust: median and interquartile range (scaled to the normal distribution) instead of mean and sample standard
+        deviation (ddof 1). A column with fewer than two different values gets the scale 1.
+        """
+        columns = columns or tuple(frame.select_dtypes("number").columns)
+        centre, scale, count = {}, {}, {}
+        for name in columns:
+            values = frame[name].to_numpy(np.float64)
+            values = values[np.isfinite(values)]
+            centre[name], scale[name], count[name] = 0.0, 1.0, len(values)
+            if len(values):
+                centre[name] = float(np.median(values) if robust else values.mean())
+            if len(values) > 1:
+                low, high = np.quantile(values, [0.25, 0.75])
+                spread = float((high - low) / IQR_OF_NORMAL if robust else values.std(ddof=1))
+                # A constant column can keep a spread of rounding errors.
+                scale[name] = spread if spread > 1e-12 * max(1.0, abs(centre[name])) else 1.0
+        return cls(centre, scale, count, "median" if robust else "mean")
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return a copy with the fitted columns as z-scores (infinite values become NaN); other columns stay.
+
+        PipelineError when a fitted column is absent.
+        """
+        result = frame.copy()
+        for name in self._present(frame):
+            values = (frame[name].to_numpy(np.float64) - self.centre[name]) / self.scale[name]
+            result[name] = np.where(np.isfinite(values), values, np.nan)
+        return result
+
+    def invert(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return a copy with the fitted columns in raw units again."""
+        result = frame.copy()
+        for name in self._present(frame):
+            result[name] = frame[name].to_numpy(np.float64) * self.scale[name] + self.centre[name]
+        return result
+
+    def save(self, path: Path | str) -> None:
+        """Write as JSON."""
+        columns = {
+            name: {"centre": self.centre[name], "scale": self.scale[name], "count": self.count[name]}
+            for name in self.centre
+        }
+        write_json(path, {"kind": self.kind, "columns": columns})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Normalisation":
+        """Read what `save` wrote; PipelineError when the file is missing or something else."""
+        value = read_json(path)
+        try:
+            columns = value["columns"]
+            centre, scale, count = (
+                {name: kind(entry[key]) for name, entry in columns.items()}
+                for key, kind in (("centre", float), ("scale", float), ("count", int))
+            )
+            return cls(centre, scale, count, str(value["kind"]))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise PipelineError(
+                f"{path} is not a normalisation of scores; delete it and run compute_property_scores.py again"
+            ) from None
+
+    def _present(self, frame: pd.DataFrame) -> list[str]:
+        absent = [name for name in self.centre if name not in frame]
+        if absent:
+            raise PipelineError(
+                f"the normalisation is for the column {', '.join(absent)}, which the table lacks "
+                f"(found: {', '.join(map(str, frame.columns))}); fit it again with compute_property_scores.py"
+            )
+        return list(self.centre)

@@ -1,0 +1,36 @@
+"""The hand-off table of stage 3, and where the pictures of an image lie."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandera.pandas import DataFrameSchema
+
+TABLE = "segmentation/segmentation.csv"
+RESULTS = "segmentation/segmentation_results"
+KINDS = ("parsing", "parsing_visualization", "face")
+
+
+def result_name(kind: str, img_no: int) -> str:
+    """Return the file name of one of the KINDS of picture of an image."""
+    return f"{kind}_{img_no:06d}.png"
+
+
+def segmentation_schema() -> "DataFrameSchema":
+    """Return the schema of segmentation.csv: one row per filtered image.
+
+    x0, y0, x1, y1: the detector's box in pixels of the image (empty without a face); the crop is that box grown by a
+    quarter per side, see `segmentation.face_crop.crop_corners`. faces: how many faces were found.
+    """
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    return DataFrameSchema(
+        {
+            "img_no": Column("int64", Check.ge(0), unique=True),
+            "img_path": Column(str),
+            "found": Column("bool"),
+            "reason": Column(str, nullable=True),
+            **{name: Column("float64", nullable=True) for name in ("x0", "y0", "x1", "y1")},
+            "faces": Column("int64", Check.ge(0)),
+        },
+        coerce=True,
+    )
