@@ -1,0 +1,100 @@
+"""Open the eyes, open the mouth, turn the head of any seed: a strip from the face as it is to the face as wished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.command import StageOptions, Summary, main
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+from pipeline.run import Run
+from vectorfind.models import locate, open_bench
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.setting import Files, Setting
+
+EXAMPLES = """
+python apply_direction.py --seed 12 --eyes 1.5 --mouth -1 --pose 0.5
+python apply_direction.py --seed 7 --mouth 2 --frames 9 --out smile.png
+"""
+FURTHEST = 6.0
+
+
+@dataclass
+class ApplyOptions(StageOptions):
+    """Edit one face along the directions of a run; weights are standard deviations of the property's score."""
+
+    eyes: float = 0.0
+    """How far to open (+) or close (-) the eyes."""
+    mouth: float = 0.0
+    """How far to open (+) or close (-) the mouth."""
+    pose: float = 0.0
+    """How far to turn the head."""
+    frames: int = 5
+    """Pictures in the strip; the first is the face as it is, the last has the full weights."""
+    out: str = ""
+    """PNG or JPEG to write; by default in vectorfind/strips of the run."""
+    method: Literal["svm", "ridge"] = "svm"
+    """Whose directions."""
+    position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
+    """Where in the generator."""
+    groups: Literal["16", "8", "none"] = "16"
+    """Grouping of the directions."""
+    conditional: bool = False
+    """The directions made orthogonal to each other."""
+    generator: str = "v9"
+    """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
+    scorer: str = ""
+    """Path of a property CNN; by default that of this run's stage 4b."""
+
+
+def run(options: ApplyOptions) -> None:
+    """Draw the strip and say what the scores did."""
+    import numpy as np
+
+    from pipeline.sheets import save_sheet
+    from stylegan.sampling import to_uint8
+    from vectorfind.directions import DirectionSet
+    from vectorfind.groups import Grouping
+
+    weights = np.array([getattr(options, name) for name in EDITED], np.float32)
+    if options.frames < 2:
+        raise PipelineError(f"--frames {options.frames}: a strip needs at least 2, the face as it is and as wished")
+    if np.abs(weights).max() > FURTHEST or not np.isfinite(weights).all():
+        raise PipelineError(f"weights are score deviations: give numbers between {-FURTHEST:g} and {FURTHEST:g}")
+    run_folder = Run(options.run)
+    setting = Setting(options.method, options.position, options.groups, options.conditional)
+    files = Files(run_folder, setting)
+    if not files.directions.is_file():
+        raise PipelineError(f"{files.directions} is missing: run `python run_vectorfind.py` for this run folder first")
+    models = locate(Profile.load(options.profile), run_folder, options.generator, options.scorer)
+    bench = open_bench(models, options.device)
+    directions = DirectionSet.load(files.directions, bench.generator_hash)
+    codes = bench.encode(bench.latents([options.seed]), setting.position)
+    group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]
+    amounts = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None] * weights
+    edited = directions.edit(np.repeat(codes, options.frames, axis=0), [group] * options.frames, amounts)
+    parts = [edited[start : start + bench.batch] for start in range(0, len(edited), bench.batch)]
+    images = [bench.images(part, setting.position) for part in parts]
+    scores = np.concatenate([bench.scores(part) for part in images])
+    out = Path(options.out) if options.out else run_folder.path("vectorfind", "strips", _name(options, setting))
+    labels = [" ".join(f"{value:+.1f}" for value in row) for row in amounts]
+    save_sheet(out, np.concatenate([to_uint8(part) for part in images]), columns=options.frames, labels=labels)
+    summary = Summary(f"strip of seed {options.seed}, group {group}")
+    summary.wrote(out, f"{options.frames} pictures")
+    moved = (scores[-1] - scores[0])[[PROPERTIES.index(name) for name in EDITED]] / directions.score_sds
+    for name, wish, change in zip(EDITED, weights, moved, strict=True):
+        summary.note(f"{name}: {wish:+.2f} deviations asked, {change:+.2f} measured")
+    for note in models.notes:
+        summary.note(note)
+    summary.print()
+
+
+def _name(options: ApplyOptions, setting: Setting) -> str:
+    weights = "_".join(f"{name}{getattr(options, name):+g}" for name in EDITED)
+    return f"{setting.name}_seed{options.seed:06d}_{weights}.png"
+
+
+if __name__ == "__main__":
+    main(ApplyOptions, run, EXAMPLES)

@@ -1,0 +1,123 @@
+"""Stage 6: find the directions that open the eyes, open the mouth and turn the head, and test them on unseen faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from pipeline.artefacts import code_version
+from pipeline.command import StageOptions, main
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+from pipeline.run import Run
+from vectorfind.models import locate
+from vectorfind.names import EDITED
+from vectorfind.setting import Files, Setting
+from vectorfind.stage import CODE, Plan, Stage
+
+STEPS = ("pool", "directions", "test", "report")
+# Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000, so that they never meet.
+SEED_SPAN, POOL_START, TEST_START = 10_000_000, 1_000_000, 9_000_000
+EXAMPLES = """
+python run_vectorfind.py
+python run_vectorfind.py pool -n 20000
+python run_vectorfind.py directions test report --method ridge
+python run_vectorfind.py test report --grid published
+"""
+
+
+@dataclass
+class VectorFindOptions(StageOptions):
+    """Stage 6: directions in the latent space for eyes, mouth and pose, tested on faces that trained nothing."""
+
+    steps: tyro.conf.Positional[tuple[Literal["pool", "directions", "test", "report"], ...]] = STEPS
+    """What to do, in this order; all by default."""
+    samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """Faces in the pool; by default what the profile says."""
+    method: Literal["svm", "ridge"] = "svm"
+    """svm: LinearSVC on the extremes, as published. ridge: all samples, groups shrunk toward the common direction."""
+    position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
+    """Where in the generator the directions live; the split positions need a v9 generator."""
+    groups: Literal["16", "8", "none"] = "16"
+    """Number of groups of faces with directions of their own."""
+    conditional: bool = False
+    """Make each direction orthogonal to those of the other two properties."""
+    k_percent: float | None = None
+    """svm: share of each group, at either end of the score, that trains it; by default what the profile says."""
+    faces: int | None = None
+    """Faces of the test; by default what the profile says."""
+    grid: Literal["deviations", "published"] = "deviations"
+    """Weights of the 50 edits: score deviations, or the published ones in latent units."""
+    generator: str = "v9"
+    """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
+    scorer: str = ""
+    """Path of a property CNN; by default that of this run's stage 4b."""
+    pool_dtype: Literal["float32", "float16"] = "float32"
+    """How the codes of the pool are stored."""
+    batch: int | None = None
+    """Images at a time; by default what the profile says."""
+
+
+def plan(options: VectorFindOptions) -> Plan:
+    """Check paths, names and numbers without loading a model; PipelineError for what cannot work."""
+    profile, run = Profile.load(options.profile), Run(options.run)
+    setting = Setting(options.method, options.position, options.groups, options.conditional, options.grid)
+    chosen = {
+        "rows": _positive(options.samples, profile, "pool", 8000, "-n"),
+        "faces": _positive(options.faces, profile, "faces", 100, "--faces"),
+        "batch": _positive(options.batch, profile, "batch", 50, "--batch"),
+    }
+    k_percent = options.k_percent if options.k_percent is not None else float(profile.get("vectorfind.k_percent", 20.0))
+    if not 0 < k_percent <= 50:
+        raise PipelineError(
+            f"--k-percent {k_percent:g}: the top and the bottom must not overlap; give more than 0, at most 50"
+        )
+    if options.seed < 0:
+        raise PipelineError(f"--seed {options.seed}: seeds are not negative")
+    passes = {
+        name: float(value)
+        for name, value in zip(EDITED, profile.get("vectorfind.passes", [0.92, 0.88, 0.88]), strict=True)
+    }
+    pool_start = options.seed * SEED_SPAN + POOL_START
+    test_start = options.seed * SEED_SPAN + TEST_START
+    if chosen["rows"] > TEST_START - POOL_START or chosen["faces"] > SEED_SPAN - TEST_START:
+        raise PipelineError(
+            f"a pool of {chosen['rows']} and a test of {chosen['faces']} faces would share seeds: "
+            f"at most {TEST_START - POOL_START} and {SEED_SPAN - TEST_START}"
+        )
+    return Plan(
+        options,
+        Files(run, setting),
+        locate(profile, run, options.generator, options.scorer),
+        **chosen,
+        k_percent=k_percent,
+        passes=passes,
+        pool_start=pool_start,
+        test_seeds=range(test_start, test_start + chosen["faces"]),
+        codes={step: code_version(*modules) for step, modules in CODE.items()},
+    )
+
+
+def run(options: VectorFindOptions) -> None:
+    """Do the asked steps that are missing or stale, in order."""
+    settled = plan(options)
+    stage = Stage(settled)
+    for step in STEPS:
+        if step in options.steps:
+            getattr(stage, step)()
+    for note in settled.models.notes:
+        stage.summary.note(note)
+    stage.summary.print()
+
+
+def _positive(given: int | None, profile: Profile, key: str, default: int, option: str) -> int:
+    number = int(profile.get(f"vectorfind.{key}", default)) if given is None else given
+    if number < 1:
+        raise PipelineError(f"{option} {number}: give a number of at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    main(VectorFindOptions, run, EXAMPLES)

@@ -1,0 +1,232 @@
+"""Stage 6 on a run folder: all tables and figures there, run again nothing new, stopped anywhere the same tables."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vectorfind_world import make_bench
+
+import apply_direction
+import run_vectorfind
+import vectorfind.stage
+from pipeline.command import Summary
+from pipeline.errors import PipelineError
+from vectorfind.directions import read_vectors
+
+TABLES = (
+    *(
+        f"vectorfind/image_generation_report/svm_w/{name}.csv"
+        for name in ("test_result", "test_statistics", "grid_scores")
+    ),
+    "vectorfind/image_generation_report/svm_w/test_summary.csv",
+    "vectorfind/property_score_vectors/eyes_change_w_vector_hhhh.csv",
+    "vectorfind/property_score_vectors/pose_change_w_vector_llll.csv",
+    "vectorfind/property_score_vectors/directions_w_16.csv",
+    "vectorfind/property_score_vectors/directions_w_16.npz",
+)
+FIGURES = tuple(
+    f"reports/vectorfind_svm_w/{name}" for name in ("scores.png", "corr.png", "curves.png", "strip_eyes.jpg")
+)
+
+
+class Opened(list):
+    """Counts how often the models were loaded."""
+
+
+@pytest.fixture
+def stage(tmp_path, tiny_profile, monkeypatch):
+    """Returns a function that runs the stage in a run folder with the linear world, and the count of model loads."""
+    weights = {}
+    for name in ("generator", "scorer"):
+        weights[name] = tmp_path / f"{name}.pth"
+        weights[name].write_bytes(name.encode())
+    opened = Opened()
+
+    def open_bench(files, device="cpu", batch=50):
+        opened.append(files)
+        return make_bench(seed=int("other" in files.generator.read_text()), batch=batch)
+
+    monkeypatch.setattr(vectorfind.stage, "open_bench", open_bench)
+    monkeypatch.setattr(apply_direction, "open_bench", open_bench)
+
+    def go(run="run", *steps, **options):
+        wish = {"samples": 600, "faces": 5, "batch": 50, **options}
+        paths = {name: str(path) for name, path in weights.items()}
+        steps = steps or run_vectorfind.STEPS
+        settled = run_vectorfind.VectorFindOptions(
+            steps=steps, profile=str(tiny_profile), run=str(tmp_path / run), device="cpu", **paths, **wish
+        )
+        run_vectorfind.run(settled)
+        return tmp_path / run
+
+    go.opened, go.weights, go.profile = opened, weights, tiny_profile
+    return go
+
+
+def contents(run: Path, names=TABLES) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def test_one_command_writes_every_table_figure_and_the_report(stage):
+    run = stage()
+    for name in (*TABLES, *FIGURES, "reports/vectorfind_svm_w.md"):
+        assert (run / name).stat().st_size > 0, name
+    assert len(list((run / "vectorfind/property_score_vectors").glob("*_change_w_vector_*.csv"))) == 48
+    text = (run / "reports/vectorfind_svm_w.md").read_text(encoding="utf-8")
+    for phrase in ("mean signed correlation", "Opening the mouth", "Held-out R²", "unconverged", "Groups"):
+        assert phrase in text, phrase
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (run / "reports" / link).is_file(), link
+    assert str(run.parent) not in text
+    assert np.linalg.norm(read_vectors(run / TABLES[4])) == pytest.approx(1, abs=1e-5)
+
+
+def test_run_again_it_does_nothing_and_loads_no_model(stage):
+    run = stage()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    loads = len(stage.opened)
+    stage()
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    assert len(stage.opened) == loads and not Summary.printed[-1].written
+
+
+def test_same_seed_twice_same_tables_another_seed_other_ones(stage):
+    first, second = contents(stage("one")), contents(stage("two"))
+    assert first == second
+    other = contents(stage("three", seed=1))
+    assert all(other[name] != first[name] for name in TABLES)
+
+
+@pytest.mark.parametrize("after", ["pool", "directions", "test"])
+def test_stopped_between_or_inside_steps_it_ends_with_the_same_tables(stage, monkeypatch, after):
+    whole = contents(stage("whole"))
+    names = {"pool": "sample_pool", "directions": "find_directions", "test": "run_test"}
+    module = {"pool": "vectorfind.pool", "directions": "vectorfind.finding", "test": "vectorfind.evaluate"}[after]
+    with monkeypatch.context() as patch:
+        inner = __import__(module, fromlist=["x"])
+        real = getattr(inner, names[after])
+
+        def half_way(*arguments):
+            done = 0
+
+            def count(rows):
+                nonlocal done
+                done += rows
+                if done > 40:
+                    raise KeyboardInterrupt
+
+            return real(*arguments[:-1], count)
+
+        patch.setattr(inner, names[after], half_way)
+        with pytest.raises(KeyboardInterrupt):
+            stage("stopped")
+    assert contents(stage("stopped")) == whole
+
+
+def test_a_lost_table_is_written_again_and_a_lost_vector_too(stage):
+    run = stage()
+    before = contents(run)
+    for name in (TABLES[1], TABLES[4]):
+        (run / name).unlink()
+        stage()
+        assert contents(run) == before
+
+
+def test_more_samples_extend_the_pool_and_renew_what_depends_on_it(stage):
+    run = stage()
+    before = {path: path.stat().st_mtime_ns for path in (run / "vectorfind/pool").rglob("*.npy")}
+    stage(samples=1000)
+    after = {path: path.stat().st_mtime_ns for path in (run / "vectorfind/pool").rglob("*.npy")}
+    assert len(after) > len(before) and all(after[path] == before[path] for path in before)
+    assert contents(run)[TABLES[0]] == contents(stage("fresh", samples=1000))[TABLES[0]]
+
+
+def test_another_generator_makes_everything_anew(stage):
+    run = stage()
+    stage.weights["generator"].write_bytes(b"other generator")
+    stage()
+    assert any("input generator changed" in note for note in Summary.printed[-1].notes)
+    assert contents(run) == contents(stage("fresh"))
+
+
+def test_a_step_whose_forerunner_is_missing_or_of_another_generator_says_what_to_run(stage):
+    with pytest.raises(PipelineError, match=r"run_vectorfind\.py pool"):
+        stage("run", "directions")
+    stage("run", "pool")
+    with pytest.raises(PipelineError, match=r"run `python run_vectorfind\.py`"):
+        stage("run", "test")
+    stage("run", "directions")
+    stage.weights["generator"].write_bytes(b"other generator")
+    with pytest.raises(PipelineError, match="another generator or scorer"):
+        stage("run", "directions")
+    with pytest.raises(PipelineError, match="belongs to another generator"):
+        stage("run", "test")
+
+
+def test_methods_share_the_pool_and_keep_apart(stage):
+    run = stage()
+    svm = contents(run)
+    stage(method="ridge", groups="8", conditional=True)
+    assert contents(run) == svm
+    assert (run / "reports/vectorfind_ridge_conditional_w_8.md").is_file()
+    assert (run / "vectorfind/property_score_vectors/ridge_conditional/directions_w_8.npz").is_file()
+    stage("run", "test", grid="published")
+    assert (run / "vectorfind/image_generation_report/svm_w_published_grid/test_result.csv").is_file()
+    stage(position="z")
+    assert (run / "vectorfind/property_score_vectors/mouth_change_z_vector_hlhl.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"k_percent": 60.0}, "must not overlap"),
+        ({"samples": 0}, "-n 0: give a number"),
+        ({"position": "mapping_split1"}, "the split positions exist in a v9 generator"),
+        ({"samples": 9_000_000}, "would share seeds"),
+        ({"method": "magic"}, "svm, ridge"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_first_image(stage, options, message):
+    with pytest.raises(PipelineError, match=message):
+        stage(**options)
+
+
+def test_without_a_fine_tuned_generator_the_base_one_serves_with_a_note(tmp_path, tiny_profile):
+    options = run_vectorfind.VectorFindOptions(
+        profile=str(tiny_profile), run=str(tmp_path / "run"), scorer=str(tiny_profile)
+    )
+    settled = run_vectorfind.plan(options)
+    assert settled.models.generator.name == "generator.pth"
+    assert "--generator base" in settled.models.notes[0]
+    own = tmp_path / "run/stylegan_modified/stylegan_gen_fine_tuned_v9.pth"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"weights")
+    settled = run_vectorfind.plan(options)
+    assert settled.models.generator == own and not settled.models.notes
+
+
+def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, capsys):
+    stage()
+    paths = {name: str(path) for name, path in stage.weights.items()}
+    common = {"profile": str(stage.profile), "run": str(tmp_path / "run"), "device": "cpu", **paths}
+    out = tmp_path / "strip.png"
+    apply_direction.run(
+        apply_direction.ApplyOptions(seed=12, eyes=1.5, mouth=-1, pose=0.5, frames=4, out=str(out), **common)
+    )
+    from pipeline.artefacts import read_image
+
+    picture = read_image(out)
+    assert picture.shape[1] >= 4 * 16
+    said = capsys.readouterr().out
+    assert "eyes: +1.50 deviations asked" in said and "measured" in said
+    for wrong, message in (
+        ({"frames": 1}, "at least 2"),
+        ({"eyes": 50.0}, "deviations"),
+        ({"method": "ridge"}, "missing"),
+    ):
+        with pytest.raises(PipelineError, match=message):
+            apply_direction.run(apply_direction.ApplyOptions(**{"out": str(out), **common, **wrong}))
+    stage.weights["generator"].write_bytes(b"other generator")
+    with pytest.raises(PipelineError, match="another generator"):
+        apply_direction.run(apply_direction.ApplyOptions(out=str(out), **common))

@@ -1,0 +1,78 @@
+"""The generator and the scorer side by side: seeds to codes, codes to images, images to scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.seeds import latents_from_seeds
+from vectorfind.names import POSITIONS, PROPERTIES
+
+
+class Bench:
+    """A generator and a scorer that share a device; every array that leaves it is float32 numpy.
+
+    generator: `z_dim`, `encode(z, label, position)`, `decode(mid, position)`; a conditional one is fed zero labels, as
+    fine-tuned generators were trained. scorer: `score_tensor(images) -> [N, 8]` or `score(images) -> DataFrame`.
+    generator_hash, scorer_hash: hex digests that go into the provenance of whatever is measured here.
+    """
+
+    def __init__(self, generator, scorer, *, generator_hash: str, scorer_hash: str, device="cpu", batch: int = 50):
+        self.generator = generator.eval()
+        self.scorer = scorer
+        self.generator_hash = generator_hash
+        self.scorer_hash = scorer_hash
+        self.device = torch.device(device)
+        self.batch = batch
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """The positions that this generator has: `z` and `w`, and the two split ones when its mapping is split."""
+        return POSITIONS if getattr(self.generator, "split", False) else POSITIONS[:2]
+
+    def latents(self, seeds) -> np.ndarray:
+        """The float32 [N, z_dim] normal vectors of the seeds."""
+        return latents_from_seeds(list(seeds), self.generator.z_dim)
+
+    def encode(self, z: np.ndarray, position: str) -> np.ndarray:
+        """Codes float32 [N, D] of z at `position`; PipelineError if the generator has no such position."""
+        if position not in self.positions:
+            raise PipelineError(
+                f"position '{position}' does not exist in this generator; it has {', '.join(self.positions)}: "
+                "choose one of these, or a generator with a split mapping (v9)"
+            )
+        with torch.inference_mode():
+            parts = [
+                self.generator.encode(self._tensor(z[i : i + self.batch]), None, position)
+                for i in range(0, len(z), self.batch)
+            ]
+        return torch.cat(parts).float().cpu().numpy()
+
+    def images(self, codes: np.ndarray, position: str) -> torch.Tensor:
+        """Images float32 [N, 3, R, R], about [-1, 1], of at most one batch of codes; they stay on the device."""
+        with torch.inference_mode():
+            return self.generator.decode(self._tensor(codes), position)
+
+    def scores(self, images: torch.Tensor) -> np.ndarray:
+        """Scores float32 [N, 8] in the order of PROPERTIES; NaN where the scorer could not measure."""
+        with torch.inference_mode():
+            if hasattr(self.scorer, "score_tensor"):
+                return self.scorer.score_tensor(images).float().cpu().numpy()
+            return self.scorer.score(images)[list(PROPERTIES)].to_numpy(dtype=np.float32)
+
+    def measure(self, codes: np.ndarray, position: str, progress=None) -> np.ndarray:
+        """Scores float32 [N, 8] of codes [N, D], decoded in batches; no image is kept.
+
+        progress: called with the number of rows of each batch.
+        """
+        parts = []
+        for start in range(0, len(codes), self.batch):
+            part = codes[start : start + self.batch]
+            parts.append(self.scores(self.images(part, position)))
+            if progress is not None:
+                progress(len(part))
+        return np.concatenate(parts) if parts else np.empty((0, len(PROPERTIES)), np.float32)
+
+    def _tensor(self, array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)

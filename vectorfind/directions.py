@@ -1,0 +1,160 @@
+"""Directions: unit vectors that raise one property, the step that moves it by one deviation, and their generator."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artefacts import atomic, read_arrays, save_arrays
+from pipeline.errors import PipelineError
+from pipeline.whole import plain
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way to raise `property` in the codes of `position`, for faces of `group`.
+
+    unit: float32 [D], length 1, + raises the property. step: how far along it one standard deviation of the score is.
+    """
+
+    property: str
+    position: str
+    group: str
+    unit: np.ndarray
+    step: float
+
+    def apply(self, codes: np.ndarray, amount) -> np.ndarray:
+        """codes [N, D] moved by `amount` (number or [N]) score deviations."""
+        amount = np.asarray(amount, np.float32).reshape(-1, 1)
+        return np.asarray(codes, np.float32) + amount * np.float32(self.step) * self.unit
+
+
+@dataclass
+class DirectionSet:
+    """The directions of all properties and groups of one method at one position.
+
+    units: float32 [P, G, D]; steps: float32 [P, G]; score_sds: the deviation of each property's score in the pool [P].
+    cuts: the grouping, as `kind` and cuts. provenance: generator_hash, scorer_hash, method, options, pool rows and
+    seeds, how the steps were calibrated.
+    """
+
+    properties: tuple[str, ...]
+    groups: tuple[str, ...]
+    position: str
+    units: np.ndarray
+    steps: np.ndarray
+    score_sds: np.ndarray
+    grouping: str
+    cuts: tuple[float, ...]
+    provenance: dict = field(default_factory=dict)
+
+    def get(self, name: str, group: str) -> Direction:
+        """The direction of a property for a group; PipelineError if this set has none."""
+        i, j = self._index(name, group)
+        return Direction(name, self.position, group, self.units[i, j], float(self.steps[i, j]))
+
+    def edit(self, codes: np.ndarray, groups, amounts: np.ndarray, raw: bool = False) -> np.ndarray:
+        """Move codes [N, D] of faces in `groups` [N] along all properties at once.
+
+        amounts: [N, P] in score deviations, or in plain latent units when `raw` (the published way).
+        Returns float32 [N, D].
+        """
+        rows = np.array([self._index(self.properties[0], group)[1] for group in groups])
+        amounts = np.asarray(amounts, np.float32)
+        if not raw:
+            amounts = amounts * self.steps[:, rows].T
+        return np.asarray(codes, np.float32) + np.einsum("np,pnd->nd", amounts, self.units[:, rows])
+
+    def save(self, path) -> None:
+        """Write the whole set as one .npz (plain arrays, no pickle)."""
+        about = {
+            "properties": self.properties,
+            "groups": self.groups,
+            "position": self.position,
+            "grouping": self.grouping,
+            "cuts": self.cuts,
+            "provenance": self.provenance,
+        }
+        text = np.array(json.dumps(about, default=plain))
+        save_arrays(path, units=self.units, steps=self.steps, score_sds=self.score_sds, about=text)
+
+    @classmethod
+    def load(cls, path, generator_hash: str | None) -> DirectionSet:
+        """Read a set; PipelineError if it is unreadable or was found on another generator than `generator_hash`.
+
+        generator_hash None skips that check: for tables only, never for editing.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py` for this run folder first")
+        arrays = read_arrays(path, ("units", "steps", "score_sds", "about"))
+        about = json.loads(str(arrays["about"]))
+        loaded = cls(
+            properties=tuple(about["properties"]),
+            groups=tuple(about["groups"]),
+            position=about["position"],
+            units=arrays["units"],
+            steps=arrays["steps"],
+            score_sds=arrays["score_sds"],
+            grouping=about["grouping"],
+            cuts=tuple(about["cuts"]),
+            provenance=about["provenance"],
+        )
+        found = loaded.provenance.get("generator_hash")
+        if generator_hash is not None and found != generator_hash:
+            raise PipelineError(
+                f"{path} belongs to another generator ({str(found)[:12]}… instead of {generator_hash[:12]}…), "
+                "and directions of one generator mean nothing in another: run `run_vectorfind.py` with this generator, "
+                "or edit with theirs"
+            )
+        return loaded
+
+    def _index(self, name: str, group: str) -> tuple[int, int]:
+        try:
+            return self.properties.index(name), self.groups.index(str(group))
+        except ValueError as error:
+            raise PipelineError(
+                f"no direction for {name} of group '{group}': this set has {', '.join(self.properties)} "
+                f"for the groups {', '.join(self.groups)}"
+            ) from error
+
+
+def published_name(name: str, position: str, group: str) -> str:
+    """The file name that the published project gives to one vector."""
+    return f"{name}_change_{position}_vector_{group}.csv"
+
+
+def write_vector(path, vector: np.ndarray) -> None:
+    """One vector [D], or several [rows, D], as the published CSV: header `,0,1,…,D-1`, then numbered rows."""
+    vectors = np.atleast_2d(np.asarray(vector, np.float32))
+    with atomic(Path(path)) as temporary:
+        # float_format keeps every bit of a float32, so that the file reads back to the same vector.
+        pd.DataFrame(vectors).to_csv(temporary, float_format="%.9g", lineterminator="\n")
+
+
+def read_vectors(path) -> np.ndarray:
+    """float32 [rows, D] of a CSV in the published format; PipelineError naming the file and row of what does not fit.
+
+    The published project's own vectors point toward LOWER scores; calibration measures the sign and turns them.
+    """
+    path = Path(path)
+    try:
+        frame = pd.read_csv(path, index_col=0)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{path} cannot be read as a vector CSV ({error}): write it anew with run_vectorfind.py"
+        ) from error
+    if list(frame.columns) != [str(i) for i in range(frame.shape[1])] or frame.empty:
+        raise PipelineError(f"{path}, row 1: expected the header ',0,1,…', found {list(frame.columns)[:3]}…")
+    numbers = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    bad = np.argwhere(~np.isfinite(numbers))
+    if len(bad):
+        row, column = bad[0]
+        raise PipelineError(
+            f"{path}, row {row + 2}, column {column}: expected a number, found {frame.iloc[row, column]!r}"
+        )
+    return numbers

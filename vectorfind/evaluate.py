@@ -1,0 +1,191 @@
+"""The image generation test: every face edited 50 ways along all three directions at once; do the scores obey?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import PipelineError
+from pipeline.report import mean_interval, wilson_interval
+from vectorfind.bench import Bench
+from vectorfind.directions import DirectionSet
+from vectorfind.grid import Grid
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED, PROPERTIES
+
+# On the signed correlation; the published project took the absolute value, so that a reversed face could pass.
+PASS_V8 = {"eyes": 0.92, "mouth": 0.88, "pose": 0.88}
+DIGITS = 4
+
+
+@dataclass
+class Test:
+    """What the test measured.
+
+    seeds [F], groups [F], base float32 [F, 8] (scores of the unedited faces), scores float32 [F, A, 8] (every edit),
+    amounts float32 [A, 3], score_sds [3] by which effects are divided.
+    """
+
+    __test__ = False  # not a pytest class
+
+    seeds: np.ndarray
+    groups: np.ndarray
+    base: np.ndarray
+    scores: np.ndarray
+    amounts: np.ndarray
+    score_sds: np.ndarray
+
+
+def run_test(bench: Bench, directions: DirectionSet, grouping: Grouping, seeds, grid: Grid, progress=None) -> Test:
+    """Edit the face of every seed by every row of the grid, with the directions of its own group, and score the images.
+
+    Group and scores come straight from the decoded tensors. progress: called with the number of images done.
+    """
+    seeds = np.asarray(list(seeds), np.int64)
+    amounts = grid.amounts()
+    codes = bench.encode(bench.latents(seeds), directions.position)
+    base = bench.measure(codes, directions.position)
+    groups = grouping.assign(base)
+    scores = np.empty((len(seeds), len(amounts), len(PROPERTIES)), np.float32)
+    # As many faces at a time as fill a batch of the bench, at least one.
+    block = max(1, bench.batch // len(amounts))
+    for start in range(0, len(seeds), block):
+        faces = slice(start, start + block)
+        repeated = np.repeat(codes[faces], len(amounts), axis=0)
+        tiled = np.tile(amounts, (len(codes[faces]), 1))
+        edited = directions.edit(repeated, np.repeat(groups[faces], len(amounts)), tiled, raw=grid.raw)
+        measured = bench.measure(edited, directions.position, progress)
+        scores[faces] = measured.reshape(-1, len(amounts), len(PROPERTIES))
+    return Test(seeds, groups, base, scores, amounts, np.asarray(directions.score_sds))
+
+
+def per_face(test: Test) -> pd.DataFrame:
+    """One row per face, with four columns for each edited property.
+
+    `corr`: signed Pearson of weight and score over the grid, NaN when the score never moves. `slope`: score deviations
+    per unit of weight. `monotone`: share of rising steps between level means. `range`: deviations from the lowest to
+    the highest level.
+    """
+    columns: dict[str, np.ndarray] = {"seed": test.seeds, "group_name": test.groups}
+    for i, name in enumerate(EDITED):
+        weight = test.amounts[:, i].astype(np.float64)
+        score = test.scores[:, :, PROPERTIES.index(name)].astype(np.float64) / test.score_sds[i]
+        columns[f"{name}_corr"], columns[f"{name}_slope"] = _corr_and_slope(weight, score)
+        levels = np.unique(weight)
+        means = np.stack([np.nanmean(score[:, weight == level], axis=1) for level in levels], 1)
+        columns[f"{name}_monotone"] = (np.diff(means, axis=1) > 0).mean(axis=1)
+        columns[f"{name}_range"] = means[:, -1] - means[:, 0]
+    return pd.DataFrame(columns)
+
+
+def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    known = np.isfinite(score)
+    count = np.maximum(known.sum(1), 1)
+    w = np.where(known, weight, 0.0)
+    s = np.where(known, score, 0.0)
+    w = np.where(known, w - (w.sum(1) / count)[:, None], 0.0)
+    s = np.where(known, s - (s.sum(1) / count)[:, None], 0.0)
+    both, ww, ss = (w * s).sum(1), (w * w).sum(1), (s * s).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        corr = np.where(ss > 1e-12, both / np.sqrt(ww * ss), np.nan)
+        slope = np.where(ww > 0, both / ww, np.nan)
+    return corr, slope
+
+
+def result_table(test: Test, passes: dict[str, float]) -> pd.DataFrame:
+    """`test_result.csv`: the published columns (case, vector_no, passed O/X, group_name, *_corr, sum_abs_corr), ours.
+
+    A face passes when all three signed correlations reach their bar; one that cannot be computed does not.
+    """
+    faces = per_face(test)
+    corr = faces[[f"{name}_corr" for name in EDITED]]
+    passed = np.all([faces[f"{name}_corr"] >= passes[name] for name in EDITED], axis=0)
+    table = pd.DataFrame(
+        {
+            "case": np.arange(len(faces)),
+            "vector_no": 0,
+            "passed": np.where(passed, "O", "X"),
+            "group_name": faces["group_name"],
+            **{name: corr[name].round(DIGITS) for name in corr},
+            "sum_abs_corr": corr.abs().sum(axis=1, skipna=True).round(DIGITS),
+        }
+    )
+    extra = faces.drop(columns=["group_name", *corr.columns]).round(DIGITS)
+    return pd.concat([table, extra], axis=1)
+
+
+def statistics_table(result: pd.DataFrame) -> pd.DataFrame:
+    """`test_statistics.csv`, one row, the published columns; means are of the signed correlation."""
+    passed = int((result["passed"] == "O").sum())
+    row = {f"{name}_corr_mean": result[f"{name}_corr"].mean() for name in EDITED}
+    row |= {
+        "sum_abs_corr_mean": result["sum_abs_corr"].mean(),
+        "passed": passed,
+        "passed_ratio": passed / max(len(result), 1),
+    }
+    return pd.DataFrame([row]).round(DIGITS)
+
+
+def summary_table(result: pd.DataFrame, passes: dict[str, float]) -> pd.DataFrame:
+    """One row per property and one for all three.
+
+    Mean signed corr with its 95 % interval, share at the bar with its Wilson interval, mean slope and range in score
+    deviations, monotone share, reversed share (corr below 0).
+    """
+    rows = []
+    for name in EDITED:
+        corr = result[f"{name}_corr"]
+        mean, low, high = mean_interval(corr)
+        reached = int((corr >= passes[name]).sum())
+        share_low, share_high = wilson_interval(reached, len(result))
+        rows.append(
+            {
+                "property": name,
+                "corr": mean,
+                "corr_low": low,
+                "corr_high": high,
+                "bar": passes[name],
+                "pass_share": reached / max(len(result), 1),
+                "pass_low": share_low,
+                "pass_high": share_high,
+                "slope": result[f"{name}_slope"].mean(),
+                "range": result[f"{name}_range"].mean(),
+                "monotone": result[f"{name}_monotone"].mean(),
+                "reversed": float((corr < 0).mean()),
+                "unmeasured": int(corr.isna().sum()),
+            }
+        )
+    passed = int((result["passed"] == "O").sum())
+    low, high = wilson_interval(passed, len(result))
+    everything = {
+        "property": "all three",
+        "pass_share": passed / max(len(result), 1),
+        "pass_low": low,
+        "pass_high": high,
+    }
+    return pd.concat([pd.DataFrame(rows), pd.DataFrame([everything])], ignore_index=True).round(DIGITS)
+
+
+def grid_table(test: Test) -> pd.DataFrame:
+    """`grid_scores.csv`: a row per edited image; published columns (pm_idx, *_pm, *_score), case, seed, all scores."""
+    faces, edits = test.scores.shape[:2]
+    table = pd.DataFrame({"case": np.repeat(np.arange(faces), edits), "seed": np.repeat(test.seeds, edits)})
+    table["pm_idx"] = np.tile(np.arange(edits), faces)
+    for i, name in enumerate(EDITED):
+        table[f"{name}_pm"] = np.tile(test.amounts[:, i].astype(np.float64), faces).round(DIGITS)
+    flat = test.scores.reshape(-1, len(PROPERTIES)).astype(np.float64)
+    for name in (*EDITED, *(other for other in PROPERTIES if other not in EDITED)):
+        table[f"{name}_score"] = flat[:, PROPERTIES.index(name)].round(DIGITS)
+    return table
+
+
+def check_disjoint(pool_seeds: range, test_seeds: range) -> None:
+    """PipelineError when a face of the test is one that the directions were found on."""
+    if pool_seeds.start < test_seeds.stop and test_seeds.start < pool_seeds.stop:
+        raise PipelineError(
+            f"the test faces (seeds {test_seeds.start}-{test_seeds.stop - 1}) overlap the pool "
+            f"(seeds {pool_seeds.start}-{pool_seeds.stop - 1}): a direction must be judged "
+            "on faces that trained nothing; use a smaller pool"
+        )

@@ -1,0 +1,118 @@
+"""Pictures of the report: histograms, curves, and sheets of faces that are moved along one direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artefacts import atomic
+from pipeline.sheets import save_sheet
+from vectorfind.bench import Bench
+from vectorfind.directions import DirectionSet
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED, PROPERTIES
+
+COLOURS = {"eyes": "#2a6f97", "mouth": "#c8553d", "pose": "#588157"}
+STRIP_LEVELS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+
+
+def _panels(path: Path, draw: Callable, width: float = 3.6, height: float = 2.9) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * len(EDITED), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, name in zip(figure.subplots(1, len(EDITED)), EDITED, strict=True):
+        draw(axis, name)
+        axis.set_title(name)
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic(path) as temporary:
+        # No date or version in the file: the same run draws the same bytes.
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def draw_scores(path: Path, scores: np.ndarray, k_percent: float | None) -> None:
+    """Histogram of each edited score over the pool; dotted lines cut off the k % extremes."""
+
+    def draw(axis, name):
+        column = scores[:, PROPERTIES.index(name)]
+        column = column[np.isfinite(column)]
+        axis.hist(column, bins=60, color=COLOURS[name])
+        if k_percent is not None:
+            for cut in np.percentile(column, [k_percent, 100 - k_percent]):
+                axis.axvline(cut, color="black", linestyle=":", linewidth=1)
+        axis.set_xlabel("score in the pool")
+
+    _panels(path, draw)
+
+
+def draw_corr(path: Path, result: pd.DataFrame, passes: dict[str, float]) -> None:
+    """Histogram of the signed correlation over the tested faces, with the bar of the pass."""
+
+    def draw(axis, name):
+        corr = result[f"{name}_corr"].dropna()
+        axis.hist(corr, bins=np.linspace(min(0.0, corr.min() if len(corr) else 0.0), 1, 41), color=COLOURS[name])
+        axis.axvline(passes[name], color="black", linewidth=1)
+        axis.set_xlabel(f"corr (line: {passes[name]})")
+
+    _panels(path, draw)
+
+
+def draw_curves(path: Path, grid: pd.DataFrame, score_sds: np.ndarray, diagonal: bool) -> None:
+    """Score against weight: a face's mean at each level less its own mean, in deviations; median and 10-90 % band.
+
+    diagonal: draw what perfect calibration would give (weights are deviations).
+    """
+
+    def draw(axis, name):
+        table = grid.pivot_table(index="case", columns=f"{name}_pm", values=f"{name}_score")
+        values = table.to_numpy() / score_sds[EDITED.index(name)]
+        values = values - values.mean(axis=1, keepdims=True)
+        levels = table.columns.to_numpy(float)
+        axis.plot(levels, values[:40].T, color=COLOURS[name], alpha=0.12, linewidth=0.8)
+        low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
+        axis.fill_between(levels, low, high, color=COLOURS[name], alpha=0.25, linewidth=0)
+        axis.plot(levels, middle, color=COLOURS[name], marker="o", markersize=3)
+        if diagonal:
+            axis.plot(levels, levels - levels.mean(), color="black", linestyle=":", linewidth=1)
+        axis.set_xlabel("weight")
+        axis.set_ylabel("change of score / deviation")
+
+    _panels(path, draw)
+
+
+def draw_strips(
+    paths: list[Path],
+    bench: Bench,
+    directions: DirectionSet,
+    grouping: Grouping,
+    seeds,
+    levels=STRIP_LEVELS,
+) -> None:
+    """One sheet per edited property: a row per face, a column per level, the other properties left alone.
+
+    Under each picture: the weight, and by how many deviations the score moved from the unedited face.
+    """
+    from stylegan.sampling import to_uint8
+
+    codes = bench.encode(bench.latents(seeds), directions.position)
+    base = bench.measure(codes, directions.position)
+    groups = np.repeat(grouping.assign(base), len(levels))
+    repeated = np.repeat(codes, len(levels), axis=0)
+    for i, (name, path) in enumerate(zip(EDITED, paths, strict=True)):
+        amounts = np.zeros((len(repeated), len(EDITED)), np.float32)
+        amounts[:, i] = np.tile(levels, len(codes))
+        edited = directions.edit(repeated, groups, amounts)
+        pictures, labels = [], []
+        for start in range(0, len(edited), bench.batch):
+            images = bench.images(edited[start : start + bench.batch], directions.position)
+            scores = bench.scores(images)[:, PROPERTIES.index(name)]
+            pictures.append(np.asarray(to_uint8(images)))
+            labels += list(scores)
+        start_scores = np.repeat(base[:, PROPERTIES.index(name)], len(levels))
+        moved = (np.array(labels) - start_scores) / directions.score_sds[i]
+        texts = [f"{weight:+g}: {change:+.1f}" for weight, change in zip(amounts[:, i], moved, strict=True)]
+        save_sheet(path, np.concatenate(pictures), columns=len(levels), labels=texts)

@@ -1,0 +1,248 @@
+"""Ways to find the direction of one property from codes and scores: the published SVM and a ridge on all samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vectorfind.groups import UNGROUPED
+from vectorfind.names import PROPERTIES
+
+# Below this many samples a group has no direction of its own and takes that of the whole pool.
+SMALLEST_GROUP = 20
+RIDGE_PENALTIES = np.logspace(-4, 1, 21)
+SHRINKAGES = np.logspace(-2, 4, 25)
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Settings of the methods; the defaults are the published ones of VectorFind v8.
+
+    k_percent: share of a group at each end of the score that trains the SVM. c, max_iter: LinearSVC's own.
+    index: the published scripts count SVMs per property from 0 and use random_state 2025 + index.
+    seed: of the 80/20 split.
+    """
+
+    k_percent: float = 20.0
+    c: float = 1.0
+    max_iter: int = 1000
+    index: int = 0
+    seed: int = 0
+
+
+@dataclass
+class Fit:
+    """One found direction: normal float32 [D] of unit length, + toward higher scores as the samples say.
+
+    source: "group" or "pooled" (too few samples). accuracy: of the SVM on its held-out extremes, of ridge the R² on
+    what it saw. held_out: how many samples the accuracy is of (0: none).
+    converged: False when the solver stopped at its iteration limit.
+    """
+
+    normal: np.ndarray
+    source: str
+    samples: int
+    accuracy: float = float("nan")
+    held_out: int = 0
+    converged: bool = True
+    iterations: int = 0
+    shrinkage: float = float("nan")
+
+
+Fits = dict[tuple[str, str], Fit]
+
+
+def fit_svm(
+    codes, scores: np.ndarray, groups: np.ndarray, names, properties, options: MethodOptions, progress=None
+) -> Fits:
+    """LinearSVC between the top and bottom k % of each group (VectorFind v6-v8; after HiGAN, arXiv 1911.09267).
+
+    codes: [n, D] array or ShardedArray; scores [n, 8]; groups: names [n]. Returns {(property, group): Fit}.
+    """
+    fits: Fits = {}
+    pooled: dict[str, Fit] = {}
+    for name in properties:
+        column = scores[:, PROPERTIES.index(name)]
+        for group in names:
+            rows = np.flatnonzero(groups == group)
+            if len(rows) >= SMALLEST_GROUP:
+                fits[name, group] = _svm(codes, column, rows, options, "group")
+            else:
+                if name not in pooled:
+                    pooled[name] = _svm(codes, column, np.arange(len(column)), options, "pooled")
+                fits[name, group] = pooled[name]
+            if progress is not None:
+                progress(1)
+    return fits
+
+
+def extremes(column: np.ndarray, rows: np.ndarray, k_percent: float) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of the lowest, rows of the highest) k % of `rows` by score, at least one each; of the measured ones."""
+    rows = rows[np.isfinite(column[rows])]
+    k = max(int(len(rows) * k_percent / 100), 1)
+    order = rows[np.argsort(column[rows], kind="stable")]
+    return order[:k], order[-k:]
+
+
+def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, source: str) -> Fit:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    rng = np.random.default_rng([options.seed, options.index])
+    train, held = [], []
+    for label, members in enumerate(extremes(column, rows, options.k_percent)):
+        members = rng.permutation(members)
+        # 80 % of one sample would be none: very small groups train on what they have.
+        cut = max(int(len(members) * 0.8), 1)
+        train += [(row, label) for row in members[:cut]]
+        held += [(row, label) for row in members[cut:]]
+    train_rows, train_labels = np.array(train).T
+    # dual is what the published scikit-learn 1.3 took by default; newer versions would choose by shape.
+    svm = LinearSVC(C=options.c, max_iter=options.max_iter, dual=True, random_state=2025 + options.index)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        svm.fit(codes[train_rows], train_labels)
+    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    accuracy = float("nan")
+    if held:
+        held_rows, held_labels = np.array(held).T
+        accuracy = float(svm.score(codes[held_rows], held_labels))
+    normal = _unit(svm.coef_[0])
+    return Fit(normal, source, len(train), accuracy, len(held), converged, int(np.max(svm.n_iter_)))
+
+
+def fit_ridge(
+    codes, scores: np.ndarray, groups: np.ndarray, names, properties, options: MethodOptions, progress=None
+) -> Fits:
+    """Ridge on every sample of a group, shrunk toward the ridge common to all groups; closed form, one pass.
+
+    Codes and scores are centred within their group, so a common direction does not trade on what separates the groups.
+    Dimensions are standardised; both penalties come from generalised cross-validation (Golub, Heath, Wahba 1979).
+    """
+    columns = [PROPERTIES.index(name) for name in properties]
+    measured = np.isfinite(scores[:, columns]).all(axis=1)
+    scatters = {}
+    for group in names:
+        rows = np.flatnonzero((groups == group) & measured)
+        if len(rows):
+            scatters[group] = _scatter(codes, scores[:, columns], rows)
+        if progress is not None:
+            progress(len(properties))
+    total = _Scatter.sum(scatters.values())
+    spread = np.sqrt(np.diag(total.xx) / total.count)
+    spread = np.maximum(spread, 1e-6 * spread.max())
+    total = total.standardised(spread)
+    common, _ = _ridge(total, RIDGE_PENALTIES)
+    fits: Fits = {}
+    for group in names:
+        scatter = scatters.get(group)
+        own = scatter is not None and scatter.count >= SMALLEST_GROUP and group != UNGROUPED
+        weights, shrinkages = common, np.full(len(properties), np.inf)
+        if own:
+            scatter = scatter.standardised(spread)
+            change, shrinkages = _ridge(scatter.residual(common), SHRINKAGES)
+            weights = common + change
+        elif group == UNGROUPED:
+            shrinkages = np.zeros(len(properties))
+        judged = scatter if own else total
+        for column, name in enumerate(properties):
+            fits[name, group] = Fit(
+                _unit(weights[:, column] / spread),
+                "group" if own or group == UNGROUPED else "pooled",
+                judged.count,
+                accuracy=judged.explained(weights)[column],
+                shrinkage=float(shrinkages[column]),
+            )
+    return fits
+
+
+@dataclass
+class _Scatter:
+    """Sums over centred samples: xx [D, D], xy [D, P], yy [P]; all that least squares needs."""
+
+    count: int
+    xx: np.ndarray
+    xy: np.ndarray
+    yy: np.ndarray
+
+    @classmethod
+    def sum(cls, parts) -> _Scatter:
+        parts = list(parts)
+        return cls(
+            sum(part.count for part in parts),
+            sum(part.xx for part in parts),
+            sum(part.xy for part in parts),
+            sum(part.yy for part in parts),
+        )
+
+    def standardised(self, spread: np.ndarray) -> _Scatter:
+        return _Scatter(self.count, self.xx / np.outer(spread, spread), self.xy / spread[:, None], self.yy)
+
+    def residual(self, weights: np.ndarray) -> _Scatter:
+        """The sums with y replaced by y - x @ weights."""
+        fitted = self.xx @ weights
+        yy = self.yy - 2 * (weights * self.xy).sum(0) + (weights * fitted).sum(0)
+        return _Scatter(self.count, self.xx, self.xy - fitted, yy)
+
+    def explained(self, weights: np.ndarray) -> np.ndarray:
+        return 1 - self.residual(weights).yy / np.maximum(self.yy, 1e-12)
+
+
+def _scatter(codes, targets: np.ndarray, rows: np.ndarray, chunk: int = 4096) -> _Scatter:
+    parts = [rows[i : i + chunk] for i in range(0, len(rows), chunk)]
+    mean = sum(codes[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
+    y = targets[rows].astype(np.float64)
+    y -= y.mean(0)
+    xx, xy = 0.0, 0.0
+    for i, part in enumerate(parts):
+        x = codes[part] - mean
+        xx = xx + x.T @ x
+        xy = xy + x.T @ y[i * chunk : i * chunk + len(part)]
+    return _Scatter(len(rows), xx, xy, (y**2).sum(0))
+
+
+def _ridge(scatter: _Scatter, penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [D, P] and the penalty [P] (per sample) that generalised cross-validation picks for each column."""
+    count = scatter.count
+    values, vectors = np.linalg.eigh(scatter.xx / count)
+    values = np.maximum(values, 0)
+    rotated = vectors.T @ scatter.xy / count
+    weights = np.zeros_like(scatter.xy)
+    chosen = np.zeros(scatter.xy.shape[1])
+    freedom = np.array([(values / (values + penalty)).sum() for penalty in penalties])
+    for column, xy in enumerate(rotated.T):
+        solutions = xy / (values + penalties[:, None])
+        loss = scatter.yy[column] / count - 2 * solutions @ xy + (solutions**2) @ values
+        gcv = np.where(freedom < count - 1, loss / np.maximum(1 - (freedom + 1) / count, 1e-9) ** 2, np.inf)
+        best = int(np.argmin(gcv)) if np.isfinite(gcv).any() else len(penalties) - 1
+        chosen[column] = penalties[best]
+        weights[:, column] = vectors @ solutions[best]
+    return weights, chosen
+
+
+def project_off(fits: Fits) -> Fits:
+    """The same fits, each normal made orthogonal to those of its group's other properties (conditional directions)."""
+    conditioned: Fits = {}
+    for (name, group), fit in fits.items():
+        others = [
+            other.normal
+            for (other_name, other_group), other in fits.items()
+            if other_group == group and other_name != name
+        ]
+        normal = fit.normal.astype(np.float64)
+        if others:
+            basis, _ = np.linalg.qr(np.stack(others, 1).astype(np.float64))
+            normal = normal - basis @ (basis.T @ normal)
+        conditioned[name, group] = Fit(**{**vars(fit), "normal": _unit(normal)})
+    return conditioned
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    return (vector / length if length > 0 else vector).astype(np.float32)
+
+
+METHODS: dict[str, Callable[..., Fits]] = {"svm": fit_svm, "ridge": fit_ridge}

@@ -1,0 +1,89 @@
+"""Which generator and which scorer a run works with, and how they are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile, shown
+from pipeline.run import Run
+
+if TYPE_CHECKING:
+    from vectorfind.bench import Bench
+
+FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
+PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
+
+
+@dataclass
+class ModelFiles:
+    """Paths of the generator and the scorer; notes say where they are not the run's own."""
+
+    generator: Path
+    scorer: Path
+    notes: list[str] = field(default_factory=list)
+
+    def inputs(self) -> dict[str, Path]:
+        """As the inputs of a stamp."""
+        return {"generator": self.generator, "scorer": self.scorer}
+
+
+def locate(profile: Profile, run: Run, generator: str = "v9", scorer: str = "") -> ModelFiles:
+    """Find the weight files without loading them.
+
+    generator: "v9" (the run's stage 5, or with a note the profile's base), "base" (the profile's), or a path.
+    scorer: a path, or "" for the run's stage 4b (with a note the profile's). PipelineError when there is none.
+    """
+    notes: list[str] = []
+    if generator == "v9":
+        path = run.path(*FINE_TUNED)
+        if not path.is_file():
+            path = profile.weight("generator")
+            notes.append(
+                f"{shown(run.path(*FINE_TUNED))} is missing, so the directions are those of the base generator "
+                "(--generator base); run run_stylegan_finetune_v9.py and then this stage again"
+            )
+    elif generator == "base":
+        path = profile.weight("generator")
+    else:
+        path = _existing(generator, "--generator")
+    if scorer:
+        return ModelFiles(path, _existing(scorer, "--scorer"), notes)
+    score_path = run.path(*PROPERTY_CNN)
+    if not score_path.is_file():
+        score_path = profile.weight("property_cnn")
+        notes.append(
+            f"{shown(run.path(*PROPERTY_CNN))} is missing, so the profile's property CNN scores; "
+            "run run_property_cnn.py and then this stage again to use the run's own"
+        )
+    return ModelFiles(path, score_path, notes)
+
+
+def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Bench:
+    """Load both; PipelineError when they are made for pictures of different size."""
+    from pipeline.artefacts import digest
+    from pipeline.command import limit_threads, resolve_device
+    from property_score.property_cnn import CNNScorer
+    from stylegan.checkpoint import generator_hash, load_generator
+    from vectorfind.bench import Bench
+
+    where = resolve_device(device)
+    limit_threads()
+    generator = load_generator(files.generator, where)
+    scorer = CNNScorer.load(files.scorer, where, batch=batch)
+    if generator.resolution != scorer.resolution:
+        raise PipelineError(
+            f"{shown(files.generator)} draws {generator.resolution} px, "
+            f"{shown(files.scorer)} reads {scorer.resolution} px: "
+            "train a property CNN on this generator's pictures (run_property_cnn.py --train)"
+        )
+    hashes = {"generator_hash": generator_hash(generator), "scorer_hash": digest(files.scorer)}
+    return Bench(generator, scorer, device=where, batch=batch, **hashes)
+
+
+def _existing(path: str, option: str) -> Path:
+    if not Path(path).is_file():
+        raise PipelineError(f"{option} {path}: no such file; give the path of a .pth file")
+    return Path(path)

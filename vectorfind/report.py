@@ -1,0 +1,174 @@
+"""`reports/vectorfind_{method}_{position}.md`: the verdict first, then what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report import Report
+from vectorfind.directions import DirectionSet
+from vectorfind.finding import accuracy_table
+from vectorfind.names import EDITED
+from vectorfind.pool import Pool
+from vectorfind.setting import Files
+
+# Oh-LoRA's own figures with LinearSVC on w, 16 groups, k 20 %, mean correlation over 100 latents, sign dropped.
+PUBLISHED = pd.DataFrame(
+    [
+        ("v8, w", 8_000, 0.8662, 0.8205, 0.8803),
+        ("v8, w", 80_000, 0.8663, 0.8309, 0.8737),
+        ("v9, w", 8_000, 0.8451, 0.8216, 0.9018),
+        ("v9, w", 40_000, 0.8630, 0.8361, 0.8973),
+    ],
+    columns=["published", "samples", "eyes", "mouth", "pose"],
+)
+POSE_NOTE = (
+    "`pose` is the published score: the slope of the line between the eye centroids, "
+    "so it rises as the head turns and tilts."
+)
+LEGEND = """
+`corr` is the signed Pearson correlation between the intended weight and the score over the 50 edits of a face,
+all three properties moved at once; mean over the faces with its 95 % interval. `pass` is the share of faces at
+or above the bar, with its Wilson interval. `slope`: score deviations per unit of weight (1 is what the
+calibration aims at). `range`: deviations between the lowest and the highest weight. `monotone`: share of steps
+between neighbouring weights that raise the score. `reversed`: share of faces whose correlation is negative.
+"""
+FIT_LEGEND = """
+`accuracy`: on the held-out fifth of the extremes, pooled over the groups (for ridge: R² on its own samples).
+`unconverged`: the solver stopped at its iteration limit. `flipped`: the measured sign contradicts the samples.
+`capped`: one deviation would have been too far a step. `pooled_groups`: too few faces for a direction of their
+own.
+"""
+SPACE_LEGEND = """
+A space in which every score were an axis of w would make any method look perfect: R² from w near 1, cosines
+near 0, correlations above .95. The more a score depends on w in a curved way, and the more the gradients share,
+the harder the task.
+"""
+GROUP_CAPTION = "Groups (letters: hair colour, hair length, background, hairstyle; h at or above the median, l below)"
+
+
+@dataclass
+class Findings:
+    """All that the report shows; tables as the stage wrote them."""
+
+    pool: Pool
+    directions: DirectionSet
+    fits: pd.DataFrame
+    result: pd.DataFrame
+    summary: pd.DataFrame
+    space: pd.DataFrame
+    cosines: pd.DataFrame
+    notes: list[str]
+    passes: dict[str, float]
+    strip_faces: int
+
+
+def write_report(files: Files, found: Findings) -> None:
+    """Write the report; its figures must already lie at `files.figure(...)`."""
+    setting, about = files.setting, found.directions.provenance
+    report = Report(f"VectorFind: {setting.method} on {setting.position}")
+    for note in found.notes:
+        report.text(f"> **Note.** {note}")
+    report.text(_verdict(found))
+    report.table(_readable(found.summary)).text(LEGEND)
+    report.table(PUBLISHED, "For comparison, the published project on photographic faces (absolute correlation)")
+    report.heading("Faces that obey")
+    report.text(
+        f"The first {found.strip_faces} faces of the test, not chosen. Each row is one face, moved along one direction "
+        "alone by -2 to +2 score deviations; under each picture the weight and by how many deviations the score really "
+        "moved. " + POSE_NOTE
+    )
+    captions = ("Opening the eyes", "Opening the mouth", "Turning the head")
+    for path, caption in zip(files.strips(), captions, strict=True):
+        report.figure(path, caption)
+    report.heading("How the test went")
+    curves = "Score against weight; line: median face, band: 10-90 %"
+    if setting.grid == "deviations":
+        curves += ", dotted: perfect calibration"
+    report.figure(files.figure("curves.png"), curves)
+    report.figure(files.figure("corr.png"), "Signed correlation of each face")
+    report.heading("The directions").text(_how(setting, about, about["options"]))
+    report.table(accuracy_table(found.fits), "Fit and calibration").text(FIT_LEGEND)
+    report.table(_by_group(found), GROUP_CAPTION)
+    report.heading("The pool")
+    report.figure(files.figure("scores.png"), "Scores of the pool; dotted: where the extremes begin")
+    report.heading("Is the latent space honest?")
+    corr = found.summary.set_index("property")["corr"]
+    space = found.space.copy()
+    space[f"{setting.method}_corr"] = [corr.get(name, np.nan) for name in space["property"]]
+    report.table(space, "Held-out R² of a ridge from z and from w, and the correlation of the test above")
+    report.table(
+        found.cosines.rename_axis("gradient of"),
+        "Cosines between the gradients of the scores in w",
+        digits=2,
+        index=True,
+    )
+    report.text(SPACE_LEGEND)
+    report.write(files.report)
+
+
+def _verdict(found: Findings) -> str:
+    rows = found.summary.set_index("property")
+    corr = ", ".join(f"{name} {rows.loc[name, 'corr']:.3f}" for name in EDITED)
+    bars = " / ".join(f"{found.passes[name]:g}" for name in EDITED)
+    everyone = rows.loc["all three"]
+    worst = rows.loc[list(EDITED), "reversed"].max()
+    reversal = "No face is reversed." if worst == 0 else f"Up to {worst:.0%} of the faces are reversed in one property."
+    return (
+        f"On {len(found.result)} faces that trained nothing, edited 50 ways each, the scores follow the intention with "
+        f"a mean signed correlation of **{corr}**. **{everyone['pass_share']:.0%}** of the faces pass all three bars "
+        f"({bars}; 95 % interval {everyone['pass_low']:.0%} to {everyone['pass_high']:.0%}). {reversal}"
+    )
+
+
+def _readable(summary: pd.DataFrame) -> pd.DataFrame:
+    def interval(row, low, high):
+        return "-" if pd.isna(row[low]) else f"{row[low]:.3f} to {row[high]:.3f}"
+
+    return pd.DataFrame(
+        {
+            "property": summary["property"],
+            "corr": summary["corr"],
+            "corr 95 %": [interval(row, "corr_low", "corr_high") for _, row in summary.iterrows()],
+            "bar": summary["bar"],
+            "pass": summary["pass_share"],
+            "pass 95 %": [interval(row, "pass_low", "pass_high") for _, row in summary.iterrows()],
+            "slope": summary["slope"],
+            "range": summary["range"],
+            "monotone": summary["monotone"],
+            "reversed": summary["reversed"],
+        }
+    )
+
+
+def _how(setting, about: dict, options: dict) -> str:
+    how = {
+        "svm": f"LinearSVC (C {options['c']:g}, at most {options['max_iter']} iterations, unscaled codes, random state "
+        f"{2025 + options['index']}) between the top and the bottom {options['k_percent']:g} % of each group",
+        "ridge": "Ridge on every sample, centred within the groups, each group shrunk toward the common solution, "
+        "both penalties by generalised cross-validation",
+    }[setting.method]
+    conditional = "; each direction made orthogonal to those of the other two properties" if setting.conditional else ""
+    return (
+        f"{how}{conditional}. Pool: {about['pool_rows']} samples from seed {about['pool_seed_start']}, groups: "
+        f"{setting.groups}. Directions are unit vectors, + raises the property. Sign and step length are measured, "
+        f"not read off the samples ({about['calibration']}). Generator `{about['generator_hash'][:16]}`, scorer "
+        f"`{about['scorer_hash'][:16]}`. "
+        "The vectors lie in `vectorfind/property_score_vectors/`, in the published format."
+    )
+
+
+def _by_group(found: Findings) -> pd.DataFrame:
+    tested = found.result.groupby("group_name")
+    rows = []
+    for group, part in found.fits.groupby("group_name", sort=False):
+        part = part.set_index("property")
+        row = {"group": group, "faces": int(part["faces"].iloc[0])}
+        row |= {f"accuracy {name}": part.loc[name, "accuracy"] for name in EDITED}
+        here = tested.get_group(group) if group in tested.groups else None
+        row["tested"] = 0 if here is None else len(here)
+        row |= {f"corr {name}": np.nan if here is None else here[f"{name}_corr"].mean() for name in EDITED}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,100 @@
+"""One way to find directions, and where its files lie in a run folder; light enough for a freshness check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.run import Run
+from vectorfind.groups import LETTERS, Grouping
+from vectorfind.names import EDITED, POSITIONS
+
+METHOD_NAMES = ("svm", "ridge")
+GRID_NAMES = ("deviations", "published")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Method, position and groups of directions; conditional: each orthogonal to the others; grid of their test."""
+
+    method: str = "svm"
+    position: str = "w"
+    groups: str = "16"
+    conditional: bool = False
+    grid: str = "deviations"
+
+    def __post_init__(self):
+        known = {"method": METHOD_NAMES, "position": POSITIONS, "groups": tuple(LETTERS), "grid": GRID_NAMES}
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                raise PipelineError(f"--{field} {getattr(self, field)} is unknown; use {', '.join(names)}")
+
+    @property
+    def variant(self) -> str:
+        """What sets this method apart from the published one: "" for the SVM, else a folder name."""
+        return "" if self.method == "svm" and not self.conditional else self._method
+
+    @property
+    def name(self) -> str:
+        """Name in reports: `svm_w`, `ridge_w`, `svm_w_8`, `ridge_conditional_w_published_grid`."""
+        parts = [self._method, self.position]
+        parts += [] if self.groups == "16" else [{"8": "8", "none": "ungrouped"}[self.groups]]
+        parts += [] if self.grid == "deviations" else [f"{self.grid}_grid"]
+        return "_".join(parts)
+
+    @property
+    def _method(self) -> str:
+        return self.method + ("_conditional" if self.conditional else "")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the files of one setting lie in one run."""
+
+    run: Run
+    setting: Setting
+
+    @property
+    def pool(self) -> Path:
+        return self.run.path("vectorfind", "pool")
+
+    @property
+    def vectors(self) -> Path:
+        """Folder of the vector CSVs; only the published method lies at the top."""
+        folder = self.run.path("vectorfind", "property_score_vectors")
+        return folder / self.setting.variant if self.setting.variant else folder
+
+    @property
+    def directions(self) -> Path:
+        return self.vectors / f"directions_{self.setting.position}_{self.setting.groups}.npz"
+
+    @property
+    def fits(self) -> Path:
+        return self.directions.with_suffix(".csv")
+
+    @property
+    def grouping(self) -> Path:
+        return self.vectors / f"groups_{self.setting.position}_{self.setting.groups}.json"
+
+    def vector(self, name: str, group: str) -> Path:
+        return self.vectors / f"{name}_change_{self.setting.position}_vector_{group}.csv"
+
+    def direction_files(self) -> list[Path]:
+        """Everything that belongs to a set of directions, the set itself left out."""
+        names = Grouping(self.setting.groups, ()).names
+        return [self.fits, self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]
+
+    def test(self, name: str) -> Path:
+        """A table of the test: test_result.csv, test_statistics.csv, test_summary.csv or grid_scores.csv."""
+        return self.run.path("vectorfind", "image_generation_report", self.setting.name, name)
+
+    @property
+    def report(self) -> Path:
+        return self.run.path("reports", f"vectorfind_{self.setting.name}.md")
+
+    def figure(self, name: str) -> Path:
+        return self.run.path("reports", f"vectorfind_{self.setting.name}", name)
+
+    def strips(self) -> list[Path]:
+        return [self.figure(f"strip_{name}.jpg") for name in EDITED]

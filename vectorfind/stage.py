@@ -1,0 +1,266 @@
+"""Stage 6 as four steps on a run folder: pool, directions, test, report; each does only what is missing or stale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.artefacts import is_fresh, write_stamp
+from pipeline.command import Summary
+from pipeline.errors import PipelineError
+from pipeline.progress import progress
+from vectorfind.models import ModelFiles, open_bench
+from vectorfind.names import EDITED
+from vectorfind.setting import Files
+
+STRIP_FACES = 8
+SPACE_ROWS = 20_000
+_MODELS = ("stylegan.generator", "stylegan.mapping", "stylegan.layers", "property_score.property_cnn", "cnn.stack")
+_EDITING = ("vectorfind.bench", "vectorfind.names", "vectorfind.directions", "vectorfind.groups")
+CODE = {
+    "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
+    "directions": ("vectorfind.finding", "vectorfind.methods", "vectorfind.calibration", *_EDITING, *_MODELS),
+    "test": ("vectorfind.evaluate", "vectorfind.grid", "vectorfind.tables", *_EDITING, *_MODELS),
+    "report": (
+        "vectorfind.report",
+        "vectorfind.figures",
+        "vectorfind.space",
+        "pipeline.report",
+        "pipeline.sheets",
+        *_EDITING,
+    ),
+}
+
+
+@dataclass
+class Plan:
+    """Everything that is settled before the first image."""
+
+    options: Any
+    files: Files
+    models: ModelFiles
+    rows: int
+    faces: int
+    k_percent: float
+    batch: int
+    passes: dict[str, float]
+    pool_start: int
+    test_seeds: range
+    codes: dict[str, str]
+
+    def pool_options(self) -> dict:
+        return {"seed_start": self.pool_start, "dtype": self.options.pool_dtype}
+
+    def direction_options(self) -> dict:
+        setting = self.files.setting
+        fields = {name: getattr(setting, name) for name in ("method", "position", "groups", "conditional")}
+        return {"samples": self.rows, "k_percent": self.k_percent, **fields}
+
+    def test_options(self) -> dict:
+        return {
+            "faces": self.faces,
+            "first_seed": self.test_seeds.start,
+            "grid": self.options.grid,
+            "passes": self.passes,
+        }
+
+
+class Stage:
+    """The four steps; the models are loaded by the first step that needs them."""
+
+    def __init__(self, settled: Plan):
+        self.plan, self.files, self.options = settled, settled.files, settled.options
+        self.summary = Summary(f"6 directions ({self.files.setting.name})")
+        self._bench = None
+
+    @property
+    def bench(self):
+        if self._bench is None:
+            self._bench = open_bench(self.plan.models, self.options.device, self.plan.batch)
+            position = self.files.setting.position
+            if position not in self._bench.positions:
+                raise PipelineError(
+                    f"--position {position}: this generator has {', '.join(self._bench.positions)} only; "
+                    "the split positions exist in a v9 generator"
+                )
+        return self._bench
+
+    def pool(self) -> None:
+        """Sample what the pool lacks."""
+        from vectorfind.pool import DESCRIPTION, complete_shards, plan_for, read_plan, remove_pool, sample_pool
+
+        folder, rows = self.files.pool, self.plan.rows
+        about = self._stamped("pool", self.plan.pool_options(), self.plan.models.inputs(), seeded=False)
+        fresh, reason = is_fresh(folder / DESCRIPTION, **about)
+        present = read_plan(folder)
+        position = self.files.setting.position
+        lacks_position = present is not None and position not in present.positions
+        complete = complete_shards(folder, present) * present.shard_rows if present else 0
+        if fresh and complete >= rows and not lacks_position and not self.options.force:
+            self.summary.kept(folder, f"{complete} samples, {rows} asked for")
+            return
+        if self.options.force or (not fresh and reason not in ("missing", "no stamp beside it")):
+            self.summary.note(f"the pool is sampled anew: {'--force' if self.options.force else reason}")
+            remove_pool(folder)
+            complete = 0
+        positions = dict.fromkeys(("z", "w", position))
+        details = {"dtype": self.options.pool_dtype, "code": self.plan.codes["pool"]}
+        wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
+        with progress(rows, "sampling the pool") as bar:
+            sample_pool(self.bench, folder, wanted, rows, bar.update)
+        write_stamp(folder / DESCRIPTION, command="run_vectorfind.py pool", rows=rows, **about)
+        self.summary.wrote(folder, f"{rows} samples, {complete} of them were there" if complete else f"{rows} samples")
+
+    def directions(self) -> None:
+        """Find and calibrate the directions."""
+        from vectorfind.pool import identity
+
+        wish = self.plan.direction_options() | {"pool": identity(self.files.pool)}
+        about = self._stamped("directions", wish, self._inputs())
+        if self._kept("directions", self.files.directions, about, self.files.direction_files()):
+            return
+        from pipeline.tables import write_table
+        from vectorfind.calibration import probes
+        from vectorfind.directions import write_vector
+        from vectorfind.finding import find_directions
+        from vectorfind.groups import Grouping
+        from vectorfind.methods import MethodOptions
+        from vectorfind.tables import FITS
+
+        files, setting = self.files, self.files.setting
+        pool = self._pool()
+        grouping = Grouping.at_medians(setting.groups, pool.scores)
+        grouping.save(files.grouping)
+        method = MethodOptions(k_percent=self.plan.k_percent, seed=self.options.seed)
+        fits_and_probes = len(EDITED) * len(grouping.names) + probes(EDITED, grouping.names)
+        with progress(fits_and_probes, f"finding directions ({setting.method})") as bar:
+            found, fits = find_directions(self.bench, pool, grouping, setting, method, bar.update)
+        for i, name in enumerate(found.properties):
+            for j, group in enumerate(found.groups):
+                write_vector(files.vector(name, group), found.units[i, j])
+        write_table(files.fits, fits, FITS)
+        found.save(files.directions)
+        write_stamp(files.directions, command="run_vectorfind.py directions", rows=len(fits), **about)
+        self.summary.wrote(files.vectors, f"{len(fits)} directions of {setting.position}")
+        loose = int((~fits["converged"]).sum())
+        if loose:
+            self.summary.note(
+                f"{loose} of {len(fits)} SVMs stopped at {method.max_iter} iterations (the published setting)"
+            )
+
+    def test(self) -> None:
+        """Edit the faces of the test and judge the edits."""
+        result_file = self.files.test("test_result.csv")
+        about = self._stamped("test", self.plan.test_options(), self._inputs(directions=self.files.directions))
+        tables = [self.files.test(f"{name}.csv") for name in ("grid_scores", "test_statistics", "test_summary")]
+        if self._kept("test", result_file, about, tables):
+            return
+        from pipeline.tables import write_table
+        from vectorfind.evaluate import (
+            check_disjoint,
+            grid_table,
+            result_table,
+            run_test,
+            statistics_table,
+            summary_table,
+        )
+        from vectorfind.grid import grid_named
+        from vectorfind.tables import GRID, RESULT, STATISTICS, SUMMARY
+
+        directions, grouping = self._directions(self.bench.generator_hash)
+        start = directions.provenance["pool_seed_start"]
+        check_disjoint(range(start, start + directions.provenance["pool_rows"]), self.plan.test_seeds)
+        grid = grid_named(self.options.grid)
+        with progress(len(grid.amounts()) * self.plan.faces, f"testing on {self.plan.faces} faces") as bar:
+            measured = run_test(self.bench, directions, grouping, self.plan.test_seeds, grid, bar.update)
+        result = result_table(measured, self.plan.passes)
+        write_table(tables[0], grid_table(measured), GRID)
+        write_table(tables[1], statistics_table(result), STATISTICS)
+        write_table(tables[2], summary_table(result, self.plan.passes), SUMMARY)
+        write_table(result_file, result, RESULT)
+        write_stamp(result_file, command="run_vectorfind.py test", rows=len(result), **about)
+        self.summary.wrote(result_file, f"{len(result)} faces, {len(grid.amounts())} edits each")
+        means = ", ".join(f"{name} {result[f'{name}_corr'].mean():.3f}" for name in EDITED)
+        self.summary.note(
+            f"mean signed corr: {means}; {(result['passed'] == 'O').sum()} of {len(result)} faces pass all three"
+        )
+
+    def report(self) -> None:
+        """Draw the figures and write the report."""
+        files = self.files
+        tables = {name: files.test(f"{name}.csv") for name in ("test_result", "grid_scores", "test_summary")}
+        inputs = self._inputs(directions=files.directions, **tables)
+        about = self._stamped("report", {"faces": STRIP_FACES, "passes": self.plan.passes}, inputs)
+        figures = [files.figure(f"{name}.png") for name in ("scores", "corr", "curves")] + files.strips()
+        if self._kept("report", files.report, about, figures):
+            return
+        from pipeline.tables import read_table
+        from vectorfind.figures import draw_corr, draw_curves, draw_scores, draw_strips
+        from vectorfind.finding import finite_scores
+        from vectorfind.report import Findings, write_report
+        from vectorfind.space import honest_space
+        from vectorfind.tables import FITS, GRID, RESULT, SUMMARY
+
+        result = read_table(tables["test_result"], RESULT)
+        pool = self._pool()
+        directions, grouping = self._directions(self.bench.generator_hash)
+        draw_scores(figures[0], pool.scores, self.plan.k_percent if files.setting.method == "svm" else None)
+        draw_corr(figures[1], result, self.plan.passes)
+        draw_curves(
+            figures[2], read_table(tables["grid_scores"], GRID), directions.score_sds, self.options.grid == "deviations"
+        )
+        shown = list(self.plan.test_seeds)[:STRIP_FACES]
+        draw_strips(files.strips(), self.bench, directions, grouping, shown)
+        rows, scores = finite_scores(pool.head(min(len(pool), SPACE_ROWS)))
+        space, cosines = honest_space({"z": pool.codes("z")[rows], "w": pool.codes("w")[rows]}, scores)
+        findings = Findings(
+            pool=pool,
+            directions=directions,
+            fits=read_table(files.fits, FITS),
+            result=result,
+            summary=read_table(tables["test_summary"], SUMMARY),
+            space=space,
+            cosines=cosines,
+            notes=self.plan.models.notes,
+            passes=self.plan.passes,
+            strip_faces=len(shown),
+        )
+        write_report(files, findings)
+        write_stamp(files.report, command="run_vectorfind.py report", **about)
+        self.summary.wrote(files.report, f"{len(figures)} figures")
+
+    def _stamped(self, step: str, options: dict, inputs: dict, seeded: bool = True) -> dict:
+        seed = self.options.seed if seeded else None
+        return {"options": options, "seed": seed, "inputs": inputs, "code": self.plan.codes[step]}
+
+    def _inputs(self, **more) -> dict:
+        return {**self.plan.models.inputs(), **more}
+
+    def _kept(self, step: str, path, about: dict, others: list) -> bool:
+        fresh, reason = is_fresh(path, **about)
+        missing = [other for other in others if not other.is_file()]
+        if fresh and not missing and not self.options.force:
+            self.summary.kept(path)
+            return True
+        if fresh and missing:
+            reason = f"{missing[0].name} is missing"
+        if path.is_file():
+            self.summary.note(f"{step} again: {'--force' if self.options.force else reason}")
+        return False
+
+    def _pool(self):
+        from vectorfind.pool import Pool
+
+        pool = Pool.open(self.files.pool, self.plan.rows)
+        if pool.plan.generator_hash != self.bench.generator_hash or pool.plan.scorer_hash != self.bench.scorer_hash:
+            raise PipelineError(
+                f"{self.files.pool} was sampled with another generator or scorer: run `run_vectorfind.py pool` first"
+            )
+        return pool
+
+    def _directions(self, generator_hash: str):
+        from vectorfind.directions import DirectionSet
+        from vectorfind.groups import Grouping
+
+        directions = DirectionSet.load(self.files.directions, generator_hash)
+        return directions, Grouping(directions.grouping, directions.cuts)
