@@ -22,14 +22,15 @@ def toy_faces(count, seed=0):
     return pixels.clip(0, 255).astype(np.uint8), labels
 
 
-def write_world(folder, count=60, labelled=50, training="epochs = 3\npatience = 3\nmax_retries = 0", extra="", width=0.125):
+def write_world(folder, count=60, labelled=50, training="epochs = 2\nmax_retries = 0"):
     """A run folder with toy faces, a label table and a profile; returns (run folder, profile path, label path)."""
     pixels, labels = toy_faces(count)
     run = folder / "run"
     images = run / "stylegan" / "synthesize_results"
     for img_no, image in enumerate(pixels):
         save_image(images / f"{img_no:06d}.jpg", image)
-    save_arrays(run / "stylegan" / "latents.npz", img_no=np.arange(count), seed=np.arange(count), z=np.zeros((count, 4)))
+    numbers = np.arange(count)
+    save_arrays(run / "stylegan" / "latents.npz", img_no=numbers, seed=numbers, z=np.zeros((count, 4)))
     write_json(f"{images}.json", {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": f"0-{count - 1}"}})
     table = folder / "labels.csv"
     labels.head(labelled).to_csv(table, index=False)
@@ -40,11 +41,10 @@ resolution = {SIDE}
 [weights]
 labels = "{table.as_posix()}"
 [cnn]
-width = {width}
+width = 0.125
 head = 8
 batch = 16
 min_passed = 1
-{extra}
 [cnn.cutoffs]
 gender = 0.5
 quality = 0.5

@@ -153,7 +153,8 @@ def test_the_filtered_folder_is_kept_in_step(world, tmp_path):
     strict.write_text(profile.read_text().replace("gender = 0.5", "gender = 1.0"))
     run_cnn.run(options(run, strict))
     table = pd.read_csv(run / "cnn" / "all_image_scores.csv")
-    assert {path.name for path in folder.glob("*.jpg")} == {Path(p).name for p in table.loc[table["passed"], "img_path"]}
+    names = {Path(path).name for path in table.loc[table["passed"], "img_path"]}
+    assert {path.name for path in folder.glob("*.jpg")} == names
     assert set(table.loc[table["passed"], "source"]) == {"label"}
 
 

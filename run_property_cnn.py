@@ -1,0 +1,283 @@
+"""Stage 4b: the property CNN, which predicts the eight property scores of stage 4 from the pixels alone."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cnn.pictures import FILTERED, NAME, read_pictures
+from cnn.settings import refuse_unknown
+from pipeline.artefacts import atomic, code_version, digest, is_fresh, read_json, stamp_path, write_json, write_stamp
+from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile, shown
+from pipeline.run import Run
+from pipeline.tables import read_table, write_table
+from property_score.measure import PROPERTIES
+from property_score.property_settings import PARTS, PropertyTraining
+
+if TYPE_CHECKING:
+    from property_score.property_cnn import CNNScorer
+
+COMMAND = "run_property_cnn.py"
+EXAMPLES = """
+python run_property_cnn.py
+python run_property_cnn.py --train --epochs 30 --run runs/demo
+"""
+SCORES = ("segmentation", "property_score_results", "all_scores_v2.csv")
+CNN_SCORES = ("segmentation", "property_score_results", "all_scores_v2_cnn.csv")
+CODE = ("cnn.fit", "cnn.stack", "property_score.property_cnn", "property_score.property_training")
+SCORING_CODE = ("run_property_cnn", "cnn.fit", "cnn.stack", "cnn.pictures", "property_score.property_cnn")
+BATCH = 64
+
+
+@dataclass
+class Options(StageOptions):
+    """Stage 4b: score the filtered faces with the property CNN and compare it with stage 4.
+
+    Takes the bundled property CNN of the profile (trains where it names none); --train trains all eight outputs
+    together on the z-scores of stage 4: 80 % of the faces, early stop on 10 %, figures from the last 10 %. Resumable.
+    """
+
+    train: bool = False
+    """Train anew on the scores of stage 4."""
+    epochs: int | None = None
+    """Most epochs to train (default: that of the profile)."""
+
+
+@dataclass
+class Plan:
+    """What one call of this stage will do, known before the first picture is read."""
+
+    run: Run
+    resolution: int
+    width: float
+    training: dict[str, Any]
+    numbers: np.ndarray
+    bundled: Path | None
+    model: Path
+    model_stamp: dict[str, Any] | None
+    notes: list[str] = field(default_factory=list)
+
+    def picture(self, img_no: int) -> Path:
+        """Path of a filtered face."""
+        return self.run.path(*FILTERED, f"{img_no:06d}.jpg")
+
+    def log(self, name: str) -> Path:
+        """Path of a log table of this stage."""
+        return self.run.path("property_score", "log", name)
+
+
+def score_schema():
+    """What this stage wants of a table of scores: img_no and eight {property}_score columns, empty where missing."""
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    columns = {f"{name}_score": Column(float, nullable=True) for name in PROPERTIES}
+    return DataFrameSchema({"img_no": Column(int, Check.ge(0), unique=True), "img_path": Column(str), **columns})
+
+
+def plan(options: Options) -> Plan:
+    """Resolve the options and check that faces, scores and the model to take are there."""
+    profile, run = Profile.load(options.profile), Run(options.run)
+    section = profile.section("property_cnn")
+    training = dict(section.get("training", {}))
+    refuse_unknown(profile, "property_cnn", section, {"width", "training"})
+    refuse_unknown(profile, "property_cnn.training", training, {entry.name for entry in fields(PropertyTraining)})
+    if options.epochs is not None:
+        training["epochs"] = options.epochs
+    names = [path.stem for path in run.path(*FILTERED).glob("*.jpg") if NAME.fullmatch(path.name)]
+    numbers = np.array(sorted(map(int, names)))
+    if not len(numbers):
+        raise PipelineError(f"no filtered faces in {run.path(*FILTERED)}; run run_cnn.py --run {run} first")
+    scores = run.path(*SCORES)
+    if not scores.exists():
+        raise PipelineError(f"{scores} is missing; run compute_property_scores.py --run {run} first")
+    model = run.path("property_score", "models", "merged_property_cnn.pth")
+    bundled = profile.weight("property_cnn") if profile.get("weights.property_cnn", None) else None
+    work = Plan(run, profile.resolution, float(section.get("width", 0.25)), training, numbers, bundled, model, None)
+    here = _source(model) == "trained"
+    if not options.train and here and not options.force:
+        work.notes.append("the property CNN that was trained in this run is kept; --force goes back to the bundled one")
+    elif not options.train and bundled:
+        work.model_stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": bundled}, "code": ""}
+    else:
+        work.bundled = None
+        work.model_stamp = {
+            "options": {"source": "trained", "width": work.width, "training": training, "resolution": work.resolution},
+            "seed": options.seed,
+            "inputs": {"scores": scores, "images": run.path(*FILTERED)},
+            "code": code_version(*CODE),
+        }
+    return work
+
+
+def _source(model: Path) -> str:
+    if not model.exists() or not stamp_path(model).exists():
+        return ""
+    return (read_json(stamp_path(model)).get("options") or {}).get("source", "")
+
+
+def run(options: Options) -> None:
+    """Bring the model, its figures and its scores of the filtered faces up to date."""
+    work = plan(options)
+    summary = Summary("4b property CNN")
+    for text in work.notes:
+        summary.note(text)
+    _model(work, options, summary)
+    _scores(work, options, summary)
+    summary.print()
+
+
+def _model(work: Plan, options: Options, summary: Summary) -> None:
+    if work.model_stamp is None or (is_fresh(work.model, **work.model_stamp)[0] and not options.force):
+        summary.kept(work.model)
+    elif work.bundled:
+        with atomic(work.model) as temporary:
+            shutil.copyfile(work.bundled, temporary)
+        write_json(stamp_path(work.model), {"provenance": _provenance(work.bundled), "sha256": digest(work.model)})
+        write_stamp(work.model, command=COMMAND, **work.model_stamp)
+        summary.wrote(work.model, f"bundled, from {shown(work.bundled)}")
+    else:
+        _train(work, options)
+        summary.wrote(work.model, "trained")
+
+
+def _provenance(model: Path) -> dict[str, Any]:
+    return (read_json(stamp_path(model)).get("provenance") or {}) if stamp_path(model).exists() else {}
+
+
+def _train(work: Plan, options: Options) -> None:
+    from pipeline.artefacts import save_weights
+    from property_score.property_training import remove_checkpoint, train_property_cnn
+
+    limit_threads()
+    table = read_table(work.run.path(*SCORES), score_schema())
+    known = table[table["img_no"].isin(work.numbers)].sort_values("img_no", ignore_index=True)
+    if len(known) < len(table):
+        raise PipelineError(f"{work.run.path(*SCORES)} holds {len(table) - len(known)} faces that are not filtered any "
+                            f"more; run compute_property_scores.py --run {work.run} again")
+    images = read_pictures([work.picture(img_no) for img_no in known["img_no"]], work.resolution)
+    labels = known[[f"{name}_score" for name in PROPERTIES]].to_numpy(np.float32)
+    checkpoint = work.log("training_checkpoint.pt")
+    settings = PropertyTraining(**work.training)
+    trained = train_property_cnn(images, labels, width=work.width, settings=settings, seed=options.seed,
+                                 checkpoint=checkpoint, device=resolve_device(options.device))
+    split = known[["img_no"]].assign(part=trained.parts)
+    save_weights(work.model, trained.network.state_dict(), half=True,
+                 faces=len(known), seed=options.seed, width=work.width, resolution=work.resolution,
+                 training=asdict(settings), test_figures=_text(trained.test_figures), log=_text(trained.log),
+                 split=_text(split))
+    write_stamp(work.model, command=f"{COMMAND} --train", **work.model_stamp)
+    remove_checkpoint(checkpoint)
+
+
+def _text(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _scores(work: Plan, options: Options, summary: Summary) -> None:
+    target, figures = work.run.path(*CNN_SCORES), work.log("figures.csv")
+    stamp = {"options": {"resolution": work.resolution}, "seed": None,
+             "inputs": {"model": work.model, "scores": work.run.path(*SCORES), "images": work.run.path(*FILTERED)},
+             "code": code_version(*SCORING_CODE)}
+    tables = (target, figures)
+    if all(is_fresh(path, **stamp)[0] for path in tables) and not options.force:
+        for path in tables:
+            summary.kept(path)
+        return
+    from property_score.property_cnn import CNNScorer
+
+    limit_threads()
+    scorer = CNNScorer.load(work.model, resolve_device(options.device), BATCH)
+    if scorer.resolution != work.resolution:
+        raise PipelineError(f"{work.model} is a property CNN for {scorer.resolution} pixels, the profile's resolution "
+                            f"is {work.resolution}; name the right file in [weights], or use --train")
+    scores = _score_all(work, scorer)
+    write_table(target, scores, score_schema())
+    write_table(figures, _compare(work, scores), _figure_schema())
+    _write_logs(work)
+    for path in tables:
+        write_stamp(path, command=COMMAND, rows=len(scores), **stamp)
+        summary.wrote(path, f"{len(scores)} faces" if path == target else "the CNN against stage 4")
+
+
+def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
+    import torch
+
+    from pipeline.progress import progress
+
+    parts = []
+    with progress(len(work.numbers), "score faces with the property CNN") as bar:
+        for start in range(0, len(work.numbers), BATCH):
+            paths = [work.picture(img_no) for img_no in work.numbers[start : start + BATCH]]
+            pixels = torch.from_numpy(read_pictures(paths, work.resolution))
+            parts.append(scorer.score_tensor(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).cpu().numpy())
+            bar.update(len(paths))
+    values = np.concatenate(parts).astype(np.float64).round(5)
+    frame = pd.DataFrame(values, columns=[f"{name}_score" for name in PROPERTIES])
+    frame.insert(0, "img_no", work.numbers)
+    frame.insert(1, "img_path", [work.run.relative(work.picture(img_no)) for img_no in work.numbers])
+    return frame
+
+
+def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
+    """Figures of the CNN against stage 4: of the test part for a CNN trained here, else of all filtered faces."""
+    from property_score.property_training import property_figures
+
+    stage4 = read_table(work.run.path(*SCORES), score_schema())
+    split = _split(work)
+    faces = "test" if split is not None else "all filtered"
+    if split is not None:
+        stage4 = stage4[stage4["img_no"].isin(split.loc[split["part"] == "test", "img_no"])]
+    both = scores.merge(stage4, on="img_no", suffixes=("_cnn", "_v2"), validate="one_to_one")
+    columns = {side: [f"{name}_score_{side}" for name in PROPERTIES] for side in ("cnn", "v2")}
+    figures = property_figures(both[columns["cnn"]].to_numpy(), both[columns["v2"]].to_numpy())
+    figures.insert(1, "of", faces)
+    return figures.round({"r": 4, "mae": 4, "mse": 4})
+
+
+def _split(work: Plan) -> pd.DataFrame | None:
+    if _source(work.model) != "trained":
+        return None
+    return pd.read_csv(io.StringIO(_provenance(work.model)["split"]))
+
+
+def _write_logs(work: Plan) -> None:
+    """Write split and epochs of the model's training from the record beside it; a bundled model has no split here."""
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    record, split = _provenance(work.model), _split(work)
+    paths = {"split": work.log("split.csv"), "log": work.log("train_log_property_cnn.csv")}
+    if split is not None:
+        number, part = Column(int, unique=True), Column(str, Check.isin(PARTS))
+        write_table(paths["split"], split, DataFrameSchema({"img_no": number, "part": part}))
+    else:
+        paths["split"].unlink(missing_ok=True)
+    if "log" in record:
+        schema = DataFrameSchema({"epoch": Column(int), "val_loss": Column(float, coerce=True)})
+        write_table(paths["log"], pd.read_csv(io.StringIO(record["log"])), schema)
+    else:
+        paths["log"].unlink(missing_ok=True)
+
+
+def _figure_schema():
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    return DataFrameSchema({
+        "property": Column(str, Check.isin(PROPERTIES)),
+        "of": Column(str, Check.isin(("test", "all filtered"))),
+        "faces": Column(int),
+        "r": Column(float, Check.in_range(-1, 1), nullable=True),
+        "mae": Column(float, nullable=True),
+        "mse": Column(float, nullable=True),
+    })
+
+
+if __name__ == "__main__":
+    main(Options, run, EXAMPLES)

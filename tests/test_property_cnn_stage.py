@@ -1,0 +1,156 @@
+"""Stage 4b: copy or train the property CNN, score the filtered faces, compare with stage 4."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import run_property_cnn
+from pipeline.artefacts import save_image
+from pipeline.command import Summary
+from pipeline.errors import PipelineError
+from property_score.measure import PROPERTIES
+from tests.test_property_cnn_network import toy_scores
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = [f"{name}_score" for name in PROPERTIES]
+
+
+def options(run, profile, **others):
+    return run_property_cnn.Options(profile=str(profile), run=str(run), device="cpu", **others)
+
+
+def write_world(folder, count=60, extra=""):
+    """A run with filtered faces (every second number), scores of stage 4 with gaps, and a profile."""
+    images, labels = toy_scores(count)
+    run = folder / "run"
+    numbers = np.arange(count) * 2
+    for number, image in zip(numbers, images, strict=True):
+        save_image(run / "stylegan" / "synthesize_results_filtered" / f"{number:06d}.jpg", image)
+    table = pd.DataFrame(labels.round(4), columns=COLUMNS)
+    table.loc[3, "pose_score"] = np.nan
+    table.insert(0, "img_no", numbers)
+    table.insert(1, "img_path", [f"stylegan/synthesize_results_filtered/{number:06d}.jpg" for number in numbers])
+    table["reason"] = ""
+    scores = run / "segmentation" / "property_score_results" / "all_scores_v2.csv"
+    scores.parent.mkdir(parents=True)
+    table.drop(index=5).to_csv(scores, index=False)  # stage 3 found no face in one of them
+    profile = folder / "toy.toml"
+    profile.write_text(f"""
+resolution = 32
+{extra}
+[property_cnn]
+width = 0.125
+[property_cnn.training]
+epochs = 6
+batch = 16
+""")
+    return run, profile
+
+
+def results(run):
+    patterns = ("segmentation/**/*.csv", "property_score/**/*.csv", "property_score/**/*.pth")
+    files = [path for pattern in patterns for path in run.glob(pattern)]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run, profile = write_world(tmp_path_factory.mktemp("property"))
+    run_property_cnn.run(options(run, profile, train=True))
+    return run, profile
+
+
+@pytest.fixture
+def world(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run", trained[1]
+
+
+def test_training_scores_every_filtered_face_and_takes_figures_from_the_test_part(trained):
+    run, _ = trained
+    scores = pd.read_csv(run / "segmentation" / "property_score_results" / "all_scores_v2_cnn.csv")
+    assert scores.columns.tolist() == ["img_no", "img_path", *COLUMNS]
+    assert scores["img_no"].tolist() == list(range(0, 120, 2)) and scores[COLUMNS].notna().all(axis=None)
+    split = pd.read_csv(run / "property_score" / "log" / "split.csv")
+    assert split["part"].value_counts().to_dict() == {"train": 47, "val": 6, "test": 6}
+    figures = pd.read_csv(run / "property_score" / "log" / "figures.csv")
+    assert figures["property"].tolist() == list(PROPERTIES)
+    assert set(figures["of"]) == {"test"} and figures["faces"].max() == 6
+    stage4 = pd.read_csv(run / "segmentation" / "property_score_results" / "all_scores_v2.csv").set_index("img_no")
+    test = split.loc[split["part"] == "test", "img_no"]
+    expected = (scores.set_index("img_no").loc[test, "eyes_score"] - stage4.loc[test, "eyes_score"]).abs().mean()
+    assert figures["mae"][0] == pytest.approx(expected, abs=1e-4)
+    log = pd.read_csv(run / "property_score" / "log" / "train_log_property_cnn.csv")
+    assert {"epoch", "val_loss", "mouth_score_corr", "hairstyle_score_abs_diff"} <= set(log.columns)
+    assert not list(run.glob("**/training_checkpoint*"))
+
+
+def test_run_again_there_is_nothing_new(world):
+    run, profile = world
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    for train in (True, False):
+        run_property_cnn.run(options(run, profile, train=train))
+        assert not Summary.printed[-1].written
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_model_and_tables(world):
+    run, profile = world
+    undisturbed = results(run)
+    shutil.rmtree(run / "property_score")
+    call = [sys.executable, str(ROOT / "run_property_cnn.py"), "--profile", str(profile), "--run", str(run), "--train",
+            "--device", "cpu"]
+    process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint, deadline = run / "property_score" / "log" / "training_checkpoint.pt", time.monotonic() + 60
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists() and not list(run.glob("property_score/models/*.pth"))
+    run_property_cnn.run(options(run, profile, train=True))
+    assert results(run) == undisturbed
+
+
+def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp_path):
+    run, profile = world
+    bundled = tmp_path / "property_cnn.pth"
+    for suffix in ("", ".json"):
+        shutil.copy(f"{run / 'property_score' / 'models' / 'merged_property_cnn.pth'}{suffix}", f"{bundled}{suffix}")
+    other = tmp_path / "bundled.toml"
+    other.write_text(f'resolution = 32\n[weights]\nproperty_cnn = "{bundled.as_posix()}"\n')
+    run_property_cnn.run(options(run, other))
+    assert any("is kept" in text for text in Summary.printed[-1].notes)
+    shutil.rmtree(run / "property_score")
+    run_property_cnn.run(options(run, other))
+    figures = pd.read_csv(run / "property_score" / "log" / "figures.csv")
+    assert set(figures["of"]) == {"all filtered"}
+    assert figures.set_index("property")["faces"].to_dict() == {**dict.fromkeys(PROPERTIES, 59), "pose": 58}
+    assert not (run / "property_score" / "log" / "split.csv").exists()
+    bundled.unlink()
+    with pytest.raises(PipelineError, match=r"property_cnn\.pth"):
+        run_property_cnn.run(options(run, other))
+
+
+def test_bad_input_is_named_with_its_cure(world, tmp_path):
+    run, profile = world
+    scores = run / "segmentation" / "property_score_results" / "all_scores_v2.csv"
+    pd.read_csv(scores).drop(columns="mouth_score").to_csv(scores, index=False)
+    with pytest.raises(PipelineError, match=r"all_scores_v2\.csv: column mouth_score is missing"):
+        run_property_cnn.run(options(run, profile, train=True))
+    scores.unlink()
+    with pytest.raises(PipelineError, match=r"run compute_property_scores\.py"):
+        run_property_cnn.plan(options(run, profile))
+    with pytest.raises(PipelineError, match=r"run run_cnn\.py"):
+        run_property_cnn.plan(options(tmp_path / "empty", profile))
+    misspelt = tmp_path / "misspelt.toml"
+    misspelt.write_text(profile.read_text().replace("epochs", "epoch"))
+    with pytest.raises(PipelineError, match="unknown key epoch"):
+        run_property_cnn.plan(options(run, misspelt))
