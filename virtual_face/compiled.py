@@ -10,7 +10,7 @@ _active = False
 
 
 def compile_renderer() -> None:
-    """From now on the marked functions are compiled on first use: some minutes once per picture size, then much faster."""
+    """From now on compile the marked functions on first use: minutes once per picture size, then faster."""
     global _active
     torch._dynamo.config.cache_size_limit = 64  # one entry per function, field and number of points
     _active = True

@@ -23,8 +23,9 @@ from pipeline.command import main
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.seeds import latents_from_seeds
+from stylegan.checkpoint import load_generator
 from virtual_face.compiled import compile_renderer
-from virtual_face.latent_map import LatentMap
+from virtual_face.latent_map import LatentMap, latent_map_of
 from virtual_face.population import ATTRIBUTES, INDEX, factors_from_seeds
 from virtual_face.render import render_factors
 
@@ -67,25 +68,26 @@ def training_w(w: Tensor, latent_map: LatentMap, seed: int) -> Tensor:
     return w + torch.from_numpy(step) @ latent_map.lift.T
 
 
-def load_latent_map(generator_path: str):
-    from stylegan.checkpoint import load_generator
-
-    generator = load_generator(generator_path)
-    with torch.no_grad():
-        sample = generator.encode(torch.from_numpy(latents_from_seeds(list(range(20_000_000, 20_020_000)))), position="w")
-    return generator, LatentMap.fit(sample)
-
-
 def render_dataset(options: DatasetOptions) -> None:
     out = Path(options.out)
     done_file = out / "dataset.json"
-    described = {"first_seed": options.first_seed, "size": options.size, "shard": options.shard, "generator": options.generator}
+    described = {
+        "first_seed": options.first_seed,
+        "size": options.size,
+        "shard": options.shard,
+        "generator": options.generator,
+    }
     if done_file.exists():
         found = json.loads(done_file.read_text())
         if {k: found.get(k) for k in described} != described:
-            raise PipelineError(f"{done_file}: made with other options ({found}); choose another --out or delete the folder")
+            raise PipelineError(
+                f"{done_file}: made with other options ({found}); choose another --out or delete the folder"
+            )
     write_json(done_file, described)
-    generator, latent_map = load_latent_map(options.generator) if options.generator else (None, None)
+    generator, latent_map = (None, None)
+    if options.generator:
+        generator = load_generator(options.generator)
+        latent_map = latent_map_of(generator)
     if not options.eager:
         compile_renderer()
     starts = range(0, options.count, options.shard)
@@ -107,8 +109,12 @@ def render_dataset(options: DatasetOptions) -> None:
             images.append(((batch.images + 1) * 127.5 + 0.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
             masks.append(batch.masks.numpy())
             tables.append(batch.attributes)
-        arrays = {"images": np.concatenate(images), "masks": np.concatenate(masks), "factors": factors.numpy(),
-                  "attributes": pd.concat(tables)[list(ATTRIBUTES)].to_numpy(np.float32)}  # fmt: skip
+        arrays = {
+            "images": np.concatenate(images),
+            "masks": np.concatenate(masks),
+            "factors": factors.numpy(),
+            "attributes": pd.concat(tables)[list(ATTRIBUTES)].to_numpy(np.float32),
+        }
         if w is not None:
             arrays["w"] = w.numpy()
         with atomic(path) as temporary, open(temporary, "wb") as file:

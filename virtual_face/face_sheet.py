@@ -1,6 +1,6 @@
 """The face as sheets over the frontal plane of the head: how far the skin stands out, its paint, and its parts.
 
-A sheet covers x, y in [-EXTENT, EXTENT] head units (the skull is about 1.5 wide and 2 high, the eyes lie at y = 0, y up).
+A sheet covers x, y in [-EXTENT, EXTENT] head units (the skull is about 1.5 wide and 2 high, eyes at y = 0, y up).
 Sculpting and painting in two dimensions costs little, keeps lids, lips and lashes exactly aligned, and the ray marcher
 only has to look the values up.
 """
@@ -55,10 +55,14 @@ def box_blur(planes: Tensor, radius: int) -> Tensor:
 
 def hair_colour(p: dict[str, Tensor]) -> Tensor:
     """Colour of the hair, linear-light RGB [n, 3]: black, brown, blond; redder with `hair_warm`; grey with age."""
-    natural = palette([(0.010, 0.008, 0.007), (0.045, 0.023, 0.013), (0.16, 0.082, 0.036), (0.42, 0.265, 0.115),
-                       (0.72, 0.53, 0.29)], p["hair_light"])  # fmt: skip
-    red = palette([(0.03, 0.010, 0.007), (0.14, 0.034, 0.014), (0.34, 0.10, 0.03), (0.52, 0.21, 0.07), (0.7, 0.4, 0.2)],
-                  p["hair_light"])  # fmt: skip
+    natural = palette(
+        [(0.010, 0.008, 0.007), (0.045, 0.023, 0.013), (0.16, 0.082, 0.036), (0.42, 0.265, 0.115), (0.72, 0.53, 0.29)],
+        p["hair_light"],
+    )
+    red = palette(
+        [(0.03, 0.010, 0.007), (0.14, 0.034, 0.014), (0.34, 0.10, 0.03), (0.52, 0.21, 0.07), (0.7, 0.4, 0.2)],
+        p["hair_light"],
+    )
     coloured = mix(natural, red, (0.75 * p["hair_warm"])[:, None])
     grey = (0.20 + 0.45 * p["hair_light"])[:, None] * torch.tensor([1.0, 0.99, 0.97], device=coloured.device) + 0.06
     return mix(coloured, grey, p["grey"][:, None])
@@ -66,8 +70,17 @@ def hair_colour(p: dict[str, Tensor]) -> Tensor:
 
 def skin_colour(p: dict[str, Tensor]) -> Tensor:
     """Base colour of the skin, linear-light RGB [n, 3], from fair to deep brown."""
-    tone = palette([(0.90, 0.605, 0.47), (0.82, 0.505, 0.36), (0.63, 0.365, 0.235), (0.41, 0.205, 0.115),
-                    (0.235, 0.112, 0.062), (0.15, 0.07, 0.042)], p["skin"])  # fmt: skip
+    tone = palette(
+        [
+            (0.90, 0.605, 0.47),
+            (0.82, 0.505, 0.36),
+            (0.63, 0.365, 0.235),
+            (0.41, 0.205, 0.115),
+            (0.235, 0.112, 0.062),
+            (0.15, 0.07, 0.042),
+        ],
+        p["skin"],
+    )
     under = torch.tensor([0.02, 0.0, -0.03], device=tone.device) * p["undertone"][:, None]
     return tone * (1 + under * 2)
 
@@ -83,7 +96,15 @@ def lashes_and_lids(x: Tensor, y: Tensor, p: dict[str, Tensor]) -> dict[str, Ten
     lower = -0.052 * size * arch**0.9 * (0.75 + 0.25 * p["eyes"])
     wide = 0.100 * size * arch**0.72 * peak
     upper = lower + (wide - lower) * p["eyes"].clamp(0, 1.15)
-    return {"s": s, "level": level, "upper": upper, "lower": lower, "wide": wide, "centre": centre, "half_width": half_width}
+    return {
+        "s": s,
+        "level": level,
+        "upper": upper,
+        "lower": lower,
+        "wide": wide,
+        "centre": centre,
+        "half_width": half_width,
+    }
 
 
 def mouth_curves(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -99,13 +120,23 @@ def mouth_curves(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
     inner_lower = line - 0.75 * gap
     outer_upper = inner_upper + 0.066 * full * inside**0.75 * bow
     outer_lower = inner_lower - 0.088 * full * inside**0.60
-    return {"t": t, "line": line, "gap": gap, "inner_upper": inner_upper, "inner_lower": inner_lower,
-            "outer_upper": outer_upper, "outer_lower": outer_lower, "inside": (1.0 - t) * half_width}  # fmt: skip
+    return {
+        "t": t,
+        "line": line,
+        "gap": gap,
+        "inner_upper": inner_upper,
+        "inner_lower": inner_lower,
+        "outer_upper": outer_upper,
+        "outer_lower": outer_lower,
+        "inside": (1.0 - t) * half_width,
+    }
 
 
 def strokes(x: Tensor, y: Tensor) -> Tensor:
     """Fixed fine noise in [-1, 1], the same on every face and mirror-symmetric."""
-    a = torch.sin(61 * x + 5 * torch.sin(17 * y + 1) + 3 * torch.sin(29 * y)) * torch.sin(53 * y + 6 * torch.sin(19 * x))
+    a = torch.sin(61 * x + 5 * torch.sin(17 * y + 1) + 3 * torch.sin(29 * y)) * torch.sin(
+        53 * y + 6 * torch.sin(19 * x)
+    )
     b = torch.sin(97 * x - 71 * y + 4 * torch.sin(13 * x + 11 * y)) * torch.sin(37 * x + 89 * y + 5 * torch.sin(23 * y))
     return 0.5 * (a + b)
 
@@ -137,9 +168,17 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     bridge = ramp(-y, -0.02, -nose_y)  # 0 at the root of the nose, 1 at its base
     nose_half = (0.050 + 0.100 * bridge**1.8) * p["nose_width"]
     nose = edge(nose_half - x, 0.012) * edge(y - (nose_y - 0.055), 0.010) * edge(0.02 - y, 0.02)
-    upper_lip = edge(mouth["outer_upper"] - y, 0.008) * edge(y - mouth["inner_upper"], 0.006) * edge(mouth["inside"], 0.008)
-    lower_lip = edge(mouth["inner_lower"] - y, 0.006) * edge(y - mouth["outer_lower"], 0.009) * edge(mouth["inside"], 0.008)
-    inner = edge(mouth["inner_upper"] - y, 0.007) * edge(y - mouth["inner_lower"], 0.007) * edge(mouth["gap"] - 0.016, 0.006)
+    upper_lip = (
+        edge(mouth["outer_upper"] - y, 0.008) * edge(y - mouth["inner_upper"], 0.006) * edge(mouth["inside"], 0.008)
+    )
+    lower_lip = (
+        edge(mouth["inner_lower"] - y, 0.006) * edge(y - mouth["outer_lower"], 0.009) * edge(mouth["inside"], 0.008)
+    )
+    inner = (
+        edge(mouth["inner_upper"] - y, 0.007)
+        * edge(y - mouth["inner_lower"], 0.007)
+        * edge(mouth["gap"] - 0.016, 0.006)
+    )
     upper_lip, lower_lip = upper_lip * (1 - inner), lower_lip * (1 - inner)
 
     # ---- sculpture -----------------------------------------------------------------------------------------
@@ -164,13 +203,20 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     height = height + 0.050 * gauss(y - lip_mid_u, 0.046) * lip_in.clamp(max=1).sqrt() * (1 - inner)
     height = height + 0.068 * gauss(y - lip_mid_l, 0.052) * lip_in.clamp(max=1).sqrt() * (1 - inner)
     height = height - 0.045 * inner
-    height = height - 0.024 * gauss(y - mouth["line"], 0.014) * edge(mouth["inside"], 0.02) * (1 - edge(gap0 - 0.03, 0.01))
+    height = height - 0.024 * gauss(y - mouth["line"], 0.014) * edge(mouth["inside"], 0.02) * (
+        1 - edge(gap0 - 0.03, 0.01)
+    )
     height = height + (0.070 + p["chin"]) * bump(0, -0.89, 0.19, 0.11, y_jaw)
     height = height - 0.030 * bump(0, -0.775, 0.14, 0.05, y_jaw)
     fold_x = 0.17 + 0.20 * ramp(-y, 0.30, 0.70)
     fold = gauss(x - fold_x, 0.028) * ramp(-y, 0.30, 0.42) * (1 - ramp(-y, 0.56, 0.72))
     height = height - (0.026 * ramp(age, 0.2, 0.9) + 0.010 * smile.clamp(0, 1)) * fold
-    lines = gauss(torch.sin((y - 0.08 * x**2) * 44), 0.55) * ramp(y, 0.26, 0.33) * (1 - ramp(y, 0.48, 0.56)) * (1 - ramp(x, 0.28, 0.42))
+    lines = (
+        gauss(torch.sin((y - 0.08 * x**2) * 44), 0.55)
+        * ramp(y, 0.26, 0.33)
+        * (1 - ramp(y, 0.48, 0.56))
+        * (1 - ramp(x, 0.28, 0.42))
+    )
     height = height - 0.012 * ramp(age, 0.5, 0.95) * lines
     crow = gauss(torch.sin((level + 0.02) * 70), 0.5) * gauss(x - eye["centre"] - 0.24, 0.05) * gauss(level, 0.09)
     height = height - 0.010 * ramp(age, 0.3, 0.9) * crow
@@ -200,19 +246,35 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     def put(paint: Tensor, rgb: Tensor, amount: Tensor) -> Tensor:
         return mix(paint, rgb, amount[:, None].clamp(0, 1))
 
-    flush = 0.55 * bump(0.36, -0.25, 0.17, 0.13) + 0.40 * bump(0, nose_y + 0.02, 0.09, 0.07) + 0.25 * bump(0, -0.9, 0.15, 0.1)
+    flush = (
+        0.55 * bump(0.36, -0.25, 0.17, 0.13)
+        + 0.40 * bump(0, nose_y + 0.02, 0.09, 0.07)
+        + 0.25 * bump(0, -0.9, 0.15, 0.1)
+    )
     paint = put(paint, colour(red), flush * (0.55 + 0.35 * p["makeup"]) * (1 - 0.35 * p["skin"]))
     paint = paint * (1 + 0.03 * strokes(x, y) * (0.4 + age))[:, None]
     spots = ramp(torch.sin(31 * x + 4 * torch.sin(17 * y)) * torch.sin(27 * y + 3 * torch.sin(23 * x)), 0.55, 0.9)
-    paint = put(paint, colour(base * 0.62), spots * (0.28 * ramp(age, 0.5, 1.0) + 0.22 * ramp(p["undertone"], 0.45, 0.9) * gauss(y + 0.2, 0.16)))
+    paint = put(
+        paint,
+        colour(base * 0.62),
+        spots * (0.28 * ramp(age, 0.5, 1.0) + 0.22 * ramp(p["undertone"], 0.45, 0.9) * gauss(y + 0.2, 0.16)),
+    )
     socket = bump(eye["centre"] - 0.02, 0.02, 0.19, 0.13)
-    paint = put(paint, colour(base * torch.tensor([0.72, 0.58, 0.60], device=base.device)), socket * (0.28 + 0.15 * age))
-    shadow_rgb = mix(base * 0.5, torch.tensor([[0.20, 0.07, 0.09]], device=base.device), torch.full_like(base[:, :1], 0.5))
+    paint = put(
+        paint, colour(base * torch.tensor([0.72, 0.58, 0.60], device=base.device)), socket * (0.28 + 0.15 * age)
+    )
+    shadow_rgb = mix(
+        base * 0.5, torch.tensor([[0.20, 0.07, 0.09]], device=base.device), torch.full_like(base[:, :1], 0.5)
+    )
     lid = edge(level - eye["upper"], 0.02) * edge(crease_line + 0.03 - level, 0.02) * edge(1.1 - s.abs(), 0.06)
     paint = put(paint, colour(shadow_rgb), 0.55 * p["makeup"] * lid)
     paint = put(paint, colour(base * 0.45), 0.40 * crease * (1 - opening) + 0.30 * age * bag)
-    paint = put(paint, colour(base * torch.tensor([0.66, 0.5, 0.48], device=base.device)),
-                (0.45 * ramp(age, 0.25, 0.9) + 0.12 * smile.clamp(0, 1)) * fold + 0.45 * ramp(age, 0.5, 0.95) * (lines * 0.6 + crow))  # fmt: skip
+    paint = put(
+        paint,
+        colour(base * torch.tensor([0.66, 0.5, 0.48], device=base.device)),
+        (0.45 * ramp(age, 0.25, 0.9) + 0.12 * smile.clamp(0, 1)) * fold
+        + 0.45 * ramp(age, 0.5, 0.95) * (lines * 0.6 + crow),
+    )
 
     # nostrils
     nostril = gauss(x - 0.050 * p["nose_width"], 0.024) * gauss(y - (nose_y - 0.016), 0.013)
@@ -226,7 +288,11 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     beard = torch.maximum(beard, edge(-0.70 - y_jaw, 0.03))
     moustache = gauss(x - 0.10, 0.20) * edge(y - mouth["outer_upper"] - 0.004, 0.008) * edge(nose_y - 0.085 - y, 0.014)
     beard = torch.maximum(beard, moustache * edge(0.27 - x, 0.02))
-    lips_all = edge(mouth["outer_upper"] + 0.012 - y, 0.01) * edge(y - mouth["outer_lower"] + 0.012, 0.01) * edge(mouth["inside"] + 0.01, 0.01)
+    lips_all = (
+        edge(mouth["outer_upper"] + 0.012 - y, 0.01)
+        * edge(y - mouth["outer_lower"] + 0.012, 0.01)
+        * edge(mouth["inside"] + 0.01, 0.01)
+    )
     beard = beard * (1 - lips_all) * p["beard"] * edge(0.02 - y, 0.05)
     beard_rgb = mix(hair * 0.62, base * 0.25, torch.full_like(base[:, :1], 0.3))
     paint = put(paint, colour(beard_rgb), beard * (0.86 + 0.10 * strokes(x, y)))
@@ -235,21 +301,37 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
 
     # lips, inner mouth, teeth, tongue
     natural = base * torch.tensor([0.92, 0.50, 0.50], device=base.device)
-    stick = palette([(0.52, 0.10, 0.09), (0.55, 0.055, 0.075), (0.40, 0.05, 0.09)], torch.sigmoid(parameters["undertone"] * 2))
+    stick = palette(
+        [(0.52, 0.10, 0.09), (0.55, 0.055, 0.075), (0.40, 0.05, 0.09)], torch.sigmoid(parameters["undertone"] * 2)
+    )
     lip_rgb = mix(natural, stick, (0.72 * parameters["makeup"])[:, None])
     groove = 1 + 0.10 * torch.sin(130 * x)
     paint = put(paint, colour(lip_rgb * 0.80), 0.95 * upper_lip * groove)
     paint = put(paint, colour(lip_rgb), 0.95 * lower_lip * groove)
-    paint = put(paint, colour(base * torch.tensor([0.30, 0.12, 0.12], device=base.device)),
-                0.85 * gauss(y - mouth["line"], 0.011) * edge(mouth["inside"] - 0.01, 0.012) * (1 - edge(gap0 - 0.04, 0.012)))  # fmt: skip
-    paint = put(paint, torch.tensor([0.065, 0.014, 0.014], device=base.device)[None, :, None, None].expand_as(paint), inner)
+    paint = put(
+        paint,
+        colour(base * torch.tensor([0.30, 0.12, 0.12], device=base.device)),
+        0.85 * gauss(y - mouth["line"], 0.011) * edge(mouth["inside"] - 0.01, 0.012) * (1 - edge(gap0 - 0.04, 0.012)),
+    )
+    paint = put(
+        paint, torch.tensor([0.065, 0.014, 0.014], device=base.device)[None, :, None, None].expand_as(paint), inner
+    )
     depth_in = mouth["inner_upper"] - y
     teeth = inner * edge(0.075 - depth_in, 0.009) * edge(0.82 - mouth["t"], 0.05)
     separators = 1 - 0.16 * gauss(torch.sin(x_signed * 62), 0.22) * ramp(x, 0.0, 0.02)
     ivory = torch.tensor([0.95, 0.91, 0.84], device=base.device)[None, :, None, None]
-    paint = mix(paint, ivory * separators[:, None] * (1 - 0.35 * mouth["t"][:, None].clamp(0, 1) ** 2), (0.95 * teeth)[:, None])
-    tongue = inner * edge((y - mouth["inner_lower"] - 0.10 * gap0).neg(), 0.02) * edge(gap0 - 0.09, 0.02) * edge(0.7 - mouth["t"], 0.06)
-    paint = put(paint, torch.tensor([0.42, 0.12, 0.12], device=base.device)[None, :, None, None].expand_as(paint), 0.8 * tongue)
+    paint = mix(
+        paint, ivory * separators[:, None] * (1 - 0.35 * mouth["t"][:, None].clamp(0, 1) ** 2), (0.95 * teeth)[:, None]
+    )
+    tongue = (
+        inner
+        * edge((y - mouth["inner_lower"] - 0.10 * gap0).neg(), 0.02)
+        * edge(gap0 - 0.09, 0.02)
+        * edge(0.7 - mouth["t"], 0.06)
+    )
+    paint = put(
+        paint, torch.tensor([0.42, 0.12, 0.12], device=base.device)[None, :, None, None].expand_as(paint), 0.8 * tongue
+    )
 
     # eyes: white, iris, pupil, catch light, lashes
     side_sign = x_signed.sign()
@@ -261,8 +343,17 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     white = torch.tensor([0.86, 0.84, 0.82], device=base.device)[None, :, None, None]
     lid_shade = 1 - 0.55 * gauss(level - eye["upper"], 0.05) - 0.22 * s.abs().clamp(max=1) ** 3
     paint = mix(paint, white * lid_shade[:, None], opening[:, None])
-    iris_rgb = palette([(0.055, 0.022, 0.010), (0.12, 0.052, 0.02), (0.20, 0.12, 0.045), (0.13, 0.20, 0.10), (0.12, 0.24, 0.33),
-                        (0.16, 0.32, 0.50)], torch.sigmoid(parameters["iris"] * 1.1))  # fmt: skip
+    iris_rgb = palette(
+        [
+            (0.055, 0.022, 0.010),
+            (0.12, 0.052, 0.02),
+            (0.20, 0.12, 0.045),
+            (0.13, 0.20, 0.10),
+            (0.12, 0.24, 0.33),
+            (0.16, 0.32, 0.50),
+        ],
+        torch.sigmoid(parameters["iris"] * 1.1),
+    )
     glow = 0.75 + 1.1 * ramp(-dy, -0.02, 0.07) * ramp(radius, 0.02, 0.07) - 0.45 * ramp(radius / iris_r, 0.80, 1.0)
     in_iris = edge(iris_r - radius, 0.006) * opening
     paint = mix(paint, colour(iris_rgb) * (glow * lid_shade.clamp(min=0.35))[:, None], in_iris[:, None])
@@ -272,16 +363,45 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     paint = paint + (1.5 * catch * opening)[:, None]
     lash_dist = level - eye["upper"]
     wing_out = 0.055 * p["makeup"] * edge(s - 0.9, 0.04)
-    lash = edge(0.014 + 0.010 * p["makeup"] + 0.007 * (1 - man) - (lash_dist - 0.006).abs(), 0.005) * edge(1.03 + wing_out * 4 - s.abs(), 0.03)
-    paint = put(paint, colour(mix(hair * 0.2, torch.full_like(hair, 0.006), torch.full_like(hair[:, :1], 0.6))), 0.93 * lash)
+    lash = edge(0.014 + 0.010 * p["makeup"] + 0.007 * (1 - man) - (lash_dist - 0.006).abs(), 0.005) * edge(
+        1.03 + wing_out * 4 - s.abs(), 0.03
+    )
+    paint = put(
+        paint, colour(mix(hair * 0.2, torch.full_like(hair, 0.006), torch.full_like(hair[:, :1], 0.6))), 0.93 * lash
+    )
     low = gauss(level - eye["lower"], 0.009) * edge(0.98 - s.abs(), 0.03)
-    paint = put(paint, colour(base * torch.tensor([0.40, 0.25, 0.24], device=base.device)), (0.45 + 0.3 * p["makeup"]) * low * (1 - lash))
+    paint = put(
+        paint,
+        colour(base * torch.tensor([0.40, 0.25, 0.24], device=base.device)),
+        (0.45 + 0.3 * p["makeup"]) * low * (1 - lash),
+    )
     corner = gauss(s + 0.97, 0.08) * gauss(level - 0.0, 0.016)
     paint = put(paint, colour(red * 0.9), 0.8 * corner * opening)
 
-    gloss = 0.32 + 0.30 * bump(0, nose_y + 0.08, 0.06, 0.12) + 0.14 * bump(0, 0.4, 0.3, 0.15) + 0.20 * bump(0.36, -0.2, 0.12, 0.1)
-    gloss = gloss + (0.55 + 0.5 * p["makeup"]) * (lower_lip + 0.4 * upper_lip) - 0.25 * opening - 0.28 * beard - 0.3 * inner
+    gloss = (
+        0.32
+        + 0.30 * bump(0, nose_y + 0.08, 0.06, 0.12)
+        + 0.14 * bump(0, 0.4, 0.3, 0.15)
+        + 0.20 * bump(0.36, -0.2, 0.12, 0.1)
+    )
+    gloss = (
+        gloss + (0.55 + 0.5 * p["makeup"]) * (lower_lip + 0.4 * upper_lip) - 0.25 * opening - 0.28 * beard - 0.3 * inner
+    )
     eye_part, brow_part = opening * edge(p["eyes"] - 0.02, 0.01), brow
-    planes = [height, slope_x, slope_y, cavity, *paint.unbind(1), gloss, eye_part, brow_part, nose, upper_lip, inner, lower_lip, beard]
+    planes = [
+        height,
+        slope_x,
+        slope_y,
+        cavity,
+        *paint.unbind(1),
+        gloss,
+        eye_part,
+        brow_part,
+        nose,
+        upper_lip,
+        inner,
+        lower_lip,
+        beard,
+    ]
     batch = p["age"].shape[0]
     return torch.stack([plane.expand(batch, side, side) for plane in planes], 1)

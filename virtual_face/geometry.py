@@ -9,7 +9,11 @@ from torch import Tensor
 from virtual_face.compiled import speeds_up
 from virtual_face.face_sheet import EXTENT, gauss, ramp
 
-PIVOT = (0.0, 0.0, 0.30)  # the head turns about a point behind the eyes, so that they stay in place as in an aligned portrait
+PIVOT = (
+    0.0,
+    0.0,
+    0.30,
+)  # the head turns about a point behind the eyes, so that they stay in place as in an aligned portrait
 CAMERA_DISTANCE, FAR = 7.0, 9.2
 FRAME_HALF, FRAME_Y = 1.20, -0.13  # half the frame's side at the eyes' depth, height of its centre
 Vector = tuple[Tensor, Tensor, Tensor]
@@ -53,7 +57,10 @@ def look_up(sheet: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 class Head:
-    """Signed distance fields of one batch of heads; points are head coordinates [n, m], x to image right, y up, z to the viewer."""
+    """Signed distance fields of one batch of heads.
+
+    Points are head coordinates [n, m]: x to image right, y up, z to the viewer.
+    """
 
     def __init__(self, p: dict[str, Tensor], sheet: Tensor):
         self.p = {name: value[:, None] for name, value in p.items()}
@@ -63,12 +70,18 @@ class Head:
         pivot = torch.tensor(PIVOT, device=sheet.device)
         top = (self.rotation @ (neck_top - pivot)) + pivot
         self.neck_top = [top[:, i, None] for i in range(3)]
-        self.neck_low = [0.45 * self.neck_top[0], torch.full_like(self.neck_top[0], -1.75), -0.30 + 0 * self.neck_top[0]]
+        self.neck_low = [
+            0.45 * self.neck_top[0],
+            torch.full_like(self.neck_top[0], -1.75),
+            -0.30 + 0 * self.neck_top[0],
+        ]
 
     def to_world(self, x: Tensor, y: Tensor, z: Tensor) -> Vector:
         r, (px, py, pz) = self.rotation, PIVOT
         q = (x - px, y - py, z - pz)
-        return tuple(r[:, i, 0, None] * q[0] + r[:, i, 1, None] * q[1] + r[:, i, 2, None] * q[2] + PIVOT[i] for i in range(3))
+        return tuple(
+            r[:, i, 0, None] * q[0] + r[:, i, 1, None] * q[1] + r[:, i, 2, None] * q[2] + PIVOT[i] for i in range(3)
+        )
 
     def body(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Neck and shoulders; returns (distance of the neck, distance of the shoulders)."""
@@ -77,7 +90,9 @@ class Head:
         dx, dy, dz = (b[i] - a[i] for i in range(3))
         t = (((wx - a[0]) * dx + (wy - a[1]) * dy + (wz - a[2]) * dz) / (dx * dx + dy * dy + dz * dz)).clamp(0, 1)
         radius = 0.315 + 0.055 * self.p["man"] + 0.16 * ramp(t, 0.45, 1.0)
-        neck = ((wx - a[0] - t * dx) ** 2 + (wy - a[1] - t * dy) ** 2 + 1.05 * (wz - a[2] - t * dz) ** 2 + 1e-9).sqrt() - radius
+        neck = (
+            (wx - a[0] - t * dx) ** 2 + (wy - a[1] - t * dy) ** 2 + 1.05 * (wz - a[2] - t * dz) ** 2 + 1e-9
+        ).sqrt() - radius
         shoulders = ellipsoid(wx - b[0], wy + 1.98, wz + 0.32, 1.25 + 0.2 * self.p["man"], 0.64, 0.56)
         return neck, shoulders
 
@@ -95,14 +110,20 @@ class Head:
         front = ramp(z, -0.10, 0.30)
         height = look_up(self.height, x, y)[:, 0] * front
         head = self.skull(x, y, z - height)
-        ear = ellipsoid(x.abs() - 0.735 * self.p["face_width"] - 0.12 * (z + 0.10).neg().clamp(-0.2, 0.2),
-                        y + 0.07 - 0.1 * (z + 0.1), z + 0.12, 0.070, 0.185, 0.125)  # fmt: skip
+        ear = ellipsoid(
+            x.abs() - 0.735 * self.p["face_width"] - 0.12 * (z + 0.10).neg().clamp(-0.2, 0.2),
+            y + 0.07 - 0.1 * (z + 0.1),
+            z + 0.12,
+            0.070,
+            0.185,
+            0.125,
+        )
         head = smooth_min(head, ear, 0.05)
         neck, shoulders = self.body(x, y, z)
         return smooth_min(head, smooth_min(neck, shoulders, 0.22), 0.06)
 
     def hair(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Outer surface of the hair: a shell on the skull that thins out toward the hairline, and a drape when it is long."""
+        """Outer surface of the hair: a shell that thins out toward the hairline, and a drape when it is long."""
         p = self.p
         length, curl, volume = p["hair_length"], p["hair_curl"], p["hair_volume"]
         part = 0.22 * p["hair_part"]
@@ -134,7 +155,11 @@ class Head:
         drape = smooth_max(smooth_max(cylinder, front, 0.16), smooth_max(end - y, top, 0.2), 0.16)
         drape = drape + 0.7 * ramp(-length, -0.30, -0.12)
         hair = smooth_min(cap, drape, 0.16)
-        wave = torch.sin(11 * x.abs() + 2.0 * torch.sin(5 * y)) * torch.sin(10.5 * y + 1) * torch.sin(10 * z + 2 * torch.sin(6 * y))
+        wave = (
+            torch.sin(11 * x.abs() + 2.0 * torch.sin(5 * y))
+            * torch.sin(10.5 * y + 1)
+            * torch.sin(10 * z + 2 * torch.sin(6 * y))
+        )
         fine = torch.sin(23 * x.abs() + 1.3) * torch.sin(22 * y + 3 * z) * torch.sin(21 * z + 0.7)
         rough = ramp(inside, 0.0, 0.3)
         return hair - rough * curl * (0.055 * wave + 0.022 * fine) * (1 + 0.6 * volume)
@@ -158,7 +183,9 @@ def head_rays(head: Head, size: int) -> tuple[Tensor, Tensor]:
     return (inverse @ (origin - pivot)) + pivot, direction @ head.rotation
 
 
-def march(head: Head, kind: str, origin: Tensor, direction: Tensor, start: Tensor, steps: int, relax: float) -> tuple[Tensor, Tensor]:
+def march(
+    head: Head, kind: str, origin: Tensor, direction: Tensor, start: Tensor, steps: int, relax: float
+) -> tuple[Tensor, Tensor]:
     """Sphere tracing: distance along each ray [n, m] and the field's last value there."""
     t, value = start, None
     for _ in range(steps):
@@ -167,7 +194,9 @@ def march(head: Head, kind: str, origin: Tensor, direction: Tensor, start: Tenso
 
 
 @speeds_up
-def march_step(head: Head, kind: str, origin: Tensor, direction: Tensor, t: Tensor, relax: float) -> tuple[Tensor, Tensor]:
+def march_step(
+    head: Head, kind: str, origin: Tensor, direction: Tensor, t: Tensor, relax: float
+) -> tuple[Tensor, Tensor]:
     value = getattr(head, kind)(*points(origin, direction, t))
     return (t + value * relax).clamp(max=FAR), value
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.seeds import latents_from_seeds
 from virtual_face.population import FACTORS, INDEX, ODD_FACTORS
 
 BEND = 0.58  # standard deviation of the sines beside each straight part
@@ -52,10 +53,15 @@ class LatentMap:
         lift = covariance @ read.T  # regression of w on p: the typical w of a given p
         even = [i for name, i in INDEX.items() if name not in ODD_FACTORS]
         pairs = np.stack([rng.choice([e for e in even if e != i], 2, replace=False) for i in range(k)])
-        return cls(mean.float(), read.float(), lift.float(), torch.from_numpy(pairs),
-                   torch.from_numpy(rng.choice([-1.0, 1.0], (k, 2)).astype(np.float32)),
-                   torch.from_numpy(rng.uniform(-0.9, 0.9, k).astype(np.float32)),
-                   torch.from_numpy(rng.uniform(0.8, 1.2, k).astype(np.float32)))  # fmt: skip
+        return cls(
+            mean.float(),
+            read.float(),
+            lift.float(),
+            torch.from_numpy(pairs),
+            torch.from_numpy(rng.choice([-1.0, 1.0], (k, 2)).astype(np.float32)),
+            torch.from_numpy(rng.uniform(-0.9, 0.9, k).astype(np.float32)),
+            torch.from_numpy(rng.uniform(0.8, 1.2, k).astype(np.float32)),
+        )
 
     def p(self, w: Tensor) -> Tensor:
         return (w - self.mean) @ self.read.T
@@ -65,7 +71,7 @@ class LatentMap:
         first, second = p[:, self.pairs[:, 0]] * self.signs[:, 0], p[:, self.pairs[:, 1]] * self.signs[:, 1]
         sine = torch.sin(self.frequency * (first + second) / 2**0.5 + self.phases)
         # Moments of sin(f g + c) for g ~ N(0, 1).
-        damp = torch.exp(-self.frequency**2 / 2)
+        damp = torch.exp(-(self.frequency**2) / 2)
         mean = damp * self.phases.sin()
         variance = 0.5 - 0.5 * damp**4 * (2 * self.phases).cos() - mean**2
         bent = (p + BEND * (sine - mean) / variance.sqrt()) / (1 + BEND**2) ** 0.5
@@ -83,3 +89,10 @@ class LatentMap:
     def swap_rest(self, w: Tensor, other: Tensor) -> Tensor:
         """Latents with the factors of w and everything that no factor reads from `other`."""
         return other + (self.p(w) - self.p(other)) @ self.lift.T
+
+
+def latent_map_of(generator) -> LatentMap:
+    """The latent map that belongs to a generator's mapping network."""
+    z = torch.from_numpy(latents_from_seeds(list(range(20_000_000, 20_020_000))))
+    with torch.no_grad():
+        return LatentMap.fit(generator.encode(z, position="w"))

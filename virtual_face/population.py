@@ -8,22 +8,85 @@ import torch
 from torch import Tensor
 
 FACTORS = (
-    "gender", "age", "glasses", "quality", "eyes", "mouth", "yaw", "pitch", "roll",
-    "hair_light", "hair_warm", "hair_length", "hair_curl", "hair_volume", "hair_part", "fringe", "bald",
-    "skin", "undertone", "beard", "makeup", "smile", "brow_raise", "brow_thick", "iris", "gaze_x",
-    "background_light", "background_spread", "background_hue", "background_tint", "background_angle",
-    "key_azimuth", "key_elevation", "key_warm", "fill", "cloth_light", "cloth_hue",
-    "face_width", "jaw", "chin", "eye_size", "eye_spacing", "eye_tilt", "nose_length", "nose_width",
-    "lip_full", "mouth_width", "cheek",
-)  # fmt: skip
+    "gender",
+    "age",
+    "glasses",
+    "quality",
+    "eyes",
+    "mouth",
+    "yaw",
+    "pitch",
+    "roll",
+    "hair_light",
+    "hair_warm",
+    "hair_length",
+    "hair_curl",
+    "hair_volume",
+    "hair_part",
+    "fringe",
+    "bald",
+    "skin",
+    "undertone",
+    "beard",
+    "makeup",
+    "smile",
+    "brow_raise",
+    "brow_thick",
+    "iris",
+    "gaze_x",
+    "background_light",
+    "background_spread",
+    "background_hue",
+    "background_tint",
+    "background_angle",
+    "key_azimuth",
+    "key_elevation",
+    "key_warm",
+    "fill",
+    "cloth_light",
+    "cloth_hue",
+    "face_width",
+    "jaw",
+    "chin",
+    "eye_size",
+    "eye_spacing",
+    "eye_tilt",
+    "nose_length",
+    "nose_width",
+    "lip_full",
+    "mouth_width",
+    "cheek",
+)
 INDEX = {name: i for i, name in enumerate(FACTORS)}
 # Factors that change sign when the picture is mirrored left to right; all others stay.
 ODD_FACTORS = ("yaw", "roll", "hair_part", "gaze_x", "background_angle", "key_azimuth")
-IDENTITY = ("face_width", "jaw", "chin", "eye_size", "eye_spacing", "nose_length", "nose_width", "lip_full", "mouth_width")
+IDENTITY = (
+    "face_width",
+    "jaw",
+    "chin",
+    "eye_size",
+    "eye_spacing",
+    "nose_length",
+    "nose_width",
+    "lip_full",
+    "mouth_width",
+)
 ATTRIBUTES = (
-    "gender", "quality", "age", "glasses", "eyes", "mouth", "yaw", "pitch", "roll",
-    "hair_color", "hair_length", "hair_curl", "background_mean", "background_std",
-) + tuple("shape_" + name for name in IDENTITY)  # fmt: skip
+    "gender",
+    "quality",
+    "age",
+    "glasses",
+    "eyes",
+    "mouth",
+    "yaw",
+    "pitch",
+    "roll",
+    "hair_color",
+    "hair_length",
+    "hair_curl",
+    "background_mean",
+    "background_std",
+) + tuple("shape_" + name for name in IDENTITY)
 
 
 def factors_from_seeds(seeds: list[int]) -> Tensor:
@@ -106,11 +169,21 @@ def true_attributes(p: dict[str, Tensor], factors: Tensor, background: Tensor, h
     wide eye (about 1) and an eye's height of mouth opening.
     """
     columns = {
-        "gender": p["gender"], "quality": p["quality"], "age": p["age"], "glasses": p["glasses"],
-        "eyes": p["eyes"] * p["eye_size"], "mouth": p["mouth"], "yaw": p["yaw"], "pitch": p["pitch"], "roll": p["roll"],
-        "hair_color": hair_albedo, "hair_length": p["hair_length"], "hair_curl": p["hair_curl"],
-        "background_mean": background[:, 0], "background_std": background[:, 1],
-    }  # fmt: skip
+        "gender": p["gender"],
+        "quality": p["quality"],
+        "age": p["age"],
+        "glasses": p["glasses"],
+        "eyes": p["eyes"] * p["eye_size"],
+        "mouth": p["mouth"],
+        "yaw": p["yaw"],
+        "pitch": p["pitch"],
+        "roll": p["roll"],
+        "hair_color": hair_albedo,
+        "hair_length": p["hair_length"],
+        "hair_curl": p["hair_curl"],
+        "background_mean": background[:, 0],
+        "background_std": background[:, 1],
+    }
     for name in IDENTITY:
         columns["shape_" + name] = p[name]
     assert tuple(columns) == ATTRIBUTES

@@ -1,6 +1,6 @@
 """Draws virtual faces with their masks and true attributes.
 
-    python -m virtual_face.render --seeds 0-63 --out sheet.png
+python -m virtual_face.render --seeds 0-63 --out sheet.png
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from virtual_face.compiled import speeds_up
 from virtual_face.face_sheet import CHANNELS, box_blur, edge, face_sheet, hair_colour, mix, ramp, skin_colour
-from virtual_face.geometry import Head, head_rays, look_up, normals, points, trace
+from virtual_face.geometry import Head, head_rays, look_up, normals, trace
 from virtual_face.population import factors_from_seeds, head_parameters, true_attributes
 from virtual_face.shading import Lights, background, develop, glasses_layer, shade_cloth, shade_hair, shade_skin
 
@@ -24,7 +24,7 @@ SHEET_TEXELS_PER_PIXEL = 1.75
 
 @dataclass
 class RenderBatch:
-    """images float32 [n, 3, size, size] in [-1, 1]; masks uint8 [n, size, size], the parser's ids; attributes, a row per face."""
+    """images float32 [n, 3, size, size] in [-1, 1]; masks uint8 [n, size, size], parser ids; attributes, a row each."""
 
     images: Tensor
     masks: Tensor
@@ -49,8 +49,10 @@ def shadow_of(head: Head, at, lights: Lights, hair: bool = True) -> Tensor:
 def part_ids(head: Head, at, sheet: Tensor) -> Tensor:
     """Parser ids [n, m] of points on the skin: neck, shoulders and ears are background."""
     x, y, z = at
-    eye, brow, nose, upper, inner, lower = (sheet[:, CHANNELS.index(name)] > 0.5 for name in
-                                            ("eye", "brow", "nose", "upper_lip", "inner_mouth", "lower_lip"))  # fmt: skip
+    eye, brow, nose, upper, inner, lower = (
+        sheet[:, CHANNELS.index(name)] > 0.5
+        for name in ("eye", "brow", "nose", "upper_lip", "inner_mouth", "lower_lip")
+    )
     neck, shoulders = head.body(x, y, z)
     front = ramp(z, -0.10, 0.30)
     skull = head.skull(x, y, z - sheet[:, 0] * front)
@@ -58,7 +60,14 @@ def part_ids(head: Head, at, sheet: Tensor) -> Tensor:
     facing = z > 0.1
     right = x > 0
     ids = torch.ones_like(x, dtype=torch.uint8)
-    for mask, left_id, right_id in ((brow, 2, 3), (nose, 6, 6), (eye, 4, 5), (upper, 7, 7), (lower, 9, 9), (inner, 8, 8)):
+    for mask, left_id, right_id in (
+        (brow, 2, 3),
+        (nose, 6, 6),
+        (eye, 4, 5),
+        (upper, 7, 7),
+        (lower, 9, 9),
+        (inner, 8, 8),
+    ):
         ids = torch.where(mask & facing, torch.where(right, right_id, left_id).to(torch.uint8), ids)
     return torch.where(on_head, ids, torch.zeros_like(ids))
 
@@ -118,8 +127,14 @@ def draw_faces(factors: Tensor, size: int, supersample: int) -> tuple[Tensor, Te
     image = torch.where(on_skin[:, None], skin, behind)
     image = mix(image, hair, cover[:, None])
     frame, lens, sheen = glasses_layer(p, origin, direction, torch.minimum(skin_depth, hair_depth))
-    frame_rgb = torch.stack([0.02 + 0.10 * ramp(p["cloth_hue"], 0.2, 1.2), 0.02 + 0.035 * ramp(p["cloth_hue"], 0.2, 1.2),
-                             torch.full_like(p["age"], 0.02)], -1)[:, :, None]  # fmt: skip
+    frame_rgb = torch.stack(
+        [
+            0.02 + 0.10 * ramp(p["cloth_hue"], 0.2, 1.2),
+            0.02 + 0.035 * ramp(p["cloth_hue"], 0.2, 1.2),
+            torch.full_like(p["age"], 0.02),
+        ],
+        -1,
+    )[:, :, None]
     shown = ramp(p["glasses"], 0.2, 0.8)[:, None]
     image = image * (1 - (0.35 * lens * shown)[:, None]) + (0.55 * sheen * shown)[:, None]
     image = mix(image, frame_rgb, (frame * shown)[:, None])
@@ -139,7 +154,7 @@ def draw_faces(factors: Tensor, size: int, supersample: int) -> tuple[Tensor, Te
 
 
 def clean_masks(shares: Tensor) -> Tensor:
-    """Majority class per pixel; lone pixels that no neighbour shares take their neighbourhood's class: uint8 [n, h, w]."""
+    """Majority class per pixel; lone pixels take their neighbourhood's class: uint8 [n, h, w]."""
     best = shares.argmax(1)
     one_hot = F.one_hot(best, CLASSES).permute(0, 3, 1, 2).float()
     around = F.avg_pool2d(F.pad(one_hot, (1, 1, 1, 1), mode="replicate"), 3, 1) * 9
@@ -160,7 +175,7 @@ def blur_top(picture: Tensor, quality: Tensor) -> Tensor:
 
 
 def background_statistics(wall: Tensor) -> Tensor:
-    """Mean and spread of the wall's brightness (0..255) in the upper half, what hides it left out of account: [n, 2]."""
+    """Mean and spread of the wall's brightness (0..255) beside and above the head, upper half: [n, 2]."""
     size = wall.shape[-1]
     axis = torch.linspace(-1, 1, size, device=wall.device)
     open_ = (axis[None, :].abs() > 0.62) | (axis[:, None] < -0.86)
@@ -176,5 +191,49 @@ def hair_albedo(p: dict[str, Tensor]) -> Tensor:
 def render(seeds: list[int], size: int = 128, batch: int = 8) -> RenderBatch:
     """One face per seed; a seed gives the same face in any batch and on every machine up to float noise."""
     parts = [render_factors(factors_from_seeds(seeds[i : i + batch]), size) for i in range(0, len(seeds), batch)]
-    return RenderBatch(torch.cat([part.images for part in parts]), torch.cat([part.masks for part in parts]),
-                       pd.concat([part.attributes for part in parts], ignore_index=True))  # fmt: skip
+    return RenderBatch(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        pd.concat([part.attributes for part in parts], ignore_index=True),
+    )
+
+
+@dataclass
+class RenderOptions:
+    """Draw a contact sheet of virtual faces, and on wish their masks and the table of their true attributes."""
+
+    seeds: str = "0-63"
+    """Seeds of the faces: 0,1,4-6."""
+    out: str = "sheet.png"
+    size: int = 128
+    """Side of each picture in pixels."""
+    columns: int = 8
+    masks: str = ""
+    """Also write a sheet of the parser classes here."""
+    table: str = ""
+    """Also write the true attributes here (CSV, one row per seed)."""
+
+
+def draw_sheet(options: RenderOptions) -> None:
+    from pipeline.artefacts import atomic
+    from pipeline.seeds import parse_seeds
+    from pipeline.sheets import save_sheet
+    from segmentation.classes import PALETTE
+
+    seeds = parse_seeds(options.seeds)
+    faces = render(seeds, options.size)
+    pictures = ((faces.images.permute(0, 2, 3, 1) + 1) * 127.5 + 0.5).clamp(0, 255).byte().numpy()
+    save_sheet(options.out, pictures, options.columns)
+    if options.masks:
+        save_sheet(options.masks, PALETTE[faces.masks.numpy()], options.columns)
+    if options.table:
+        faces.attributes.insert(0, "seed", seeds)
+        with atomic(options.table) as temporary:
+            faces.attributes.to_csv(temporary, index=False)
+    print(f"wrote {options.out}: {len(seeds)} faces")
+
+
+if __name__ == "__main__":
+    from pipeline.command import main
+
+    main(RenderOptions, draw_sheet, examples="python -m virtual_face.render --seeds 0-63 --out sheet.png")

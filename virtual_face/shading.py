@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from virtual_face.compiled import speeds_up
-from virtual_face.face_sheet import EYE_X, edge, gauss, hair_colour, mix, palette, ramp, skin_colour
-from virtual_face.geometry import Head, Vector, smooth_max
+from virtual_face.face_sheet import EYE_X, edge, hair_colour, mix, palette, ramp
+from virtual_face.geometry import Head, Vector
 
 
 def dot(a, b) -> Tensor:
@@ -21,7 +20,7 @@ def unit(a) -> Vector:
 
 
 class Lights:
-    """Key light, sky and ground of each picture, with directions in head coordinates; every field is [n, 1] or [n, 3]."""
+    """Key light, sky and ground of each picture; directions in head coordinates, fields [n, 1] or [n, 3]."""
 
     def __init__(self, p: dict[str, Tensor], head: Head):
         azimuth, elevation = p["key_azimuth"], p["key_elevation"]
@@ -45,8 +44,10 @@ class Lights:
 
 
 @speeds_up
-def shade_skin(paint: Tensor, gloss: Tensor, cavity: Tensor, normal: Vector, view: Vector, lights: Lights, shadow: Tensor) -> Tensor:
-    """Soft skin: a red-shifted wrapped terminator, faint oil highlight, rim; paint [n, 3, m] -> linear RGB [n, 3, m]."""
+def shade_skin(
+    paint: Tensor, gloss: Tensor, cavity: Tensor, normal: Vector, view: Vector, lights: Lights, shadow: Tensor
+) -> Tensor:
+    """Soft skin: red-shifted wrapped terminator, faint highlight, rim; paint [n, 3, m] -> linear RGB [n, 3, m]."""
     facing = dot(normal, lights.key)
     wrap = torch.tensor([0.50, 0.34, 0.28], device=paint.device)[None, :, None]
     diffuse = ((facing[:, None] + wrap) / (1 + wrap)).clamp(min=0) ** 1.25
@@ -70,7 +71,9 @@ def strand_noise(angle: Tensor, y: Tensor, curl: Tensor) -> tuple[Tensor, Tensor
 
 
 @speeds_up
-def shade_hair(p: dict[str, Tensor], at: Vector, normal: Vector, view: Vector, lights: Lights, depth: Tensor, shadow: Tensor) -> Tensor:
+def shade_hair(
+    p: dict[str, Tensor], at: Vector, normal: Vector, view: Vector, lights: Lights, depth: Tensor, shadow: Tensor
+) -> Tensor:
     """Strands with two shifted highlights (Kajiya and Kay 1989; Marschner et al. 2003): linear RGB [n, 3, m]."""
     x, y, z = at
     q = {name: value[:, None] for name, value in p.items()}
@@ -103,8 +106,10 @@ def shade_hair(p: dict[str, Tensor], at: Vector, normal: Vector, view: Vector, l
 
 
 @speeds_up
-def glasses_layer(p: dict[str, Tensor], origin: Tensor, direction: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frame, temples and lenses: (frame alpha, lens alpha, lens sheen), each [n, m]; behind what is nearer than them 0."""
+def glasses_layer(
+    p: dict[str, Tensor], origin: Tensor, direction: Tensor, depth: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Frame, temples and lenses: (frame alpha, lens alpha, lens sheen), each [n, m]; 0 where something hides them."""
     o = [origin[:, i, None] for i in range(3)]
     d = [direction[:, :, i] for i in range(3)]
     size = (0.96 + 0.05 * (p["eye_size"] - 1) / 0.1)[:, None]
@@ -142,8 +147,17 @@ def glasses_layer(p: dict[str, Tensor], origin: Tensor, direction: Tensor, depth
 
 
 def shade_cloth(p: dict[str, Tensor], normal: Vector, lights: Lights) -> Tensor:
-    hue = palette([(0.10, 0.16, 0.34), (0.12, 0.30, 0.30), (0.34, 0.35, 0.36), (0.55, 0.50, 0.42), (0.42, 0.12, 0.13),
-                   (0.25, 0.10, 0.26)], torch.sigmoid(p["cloth_hue"] * 1.4))  # fmt: skip
+    hue = palette(
+        [
+            (0.10, 0.16, 0.34),
+            (0.12, 0.30, 0.30),
+            (0.34, 0.35, 0.36),
+            (0.55, 0.50, 0.42),
+            (0.42, 0.12, 0.13),
+            (0.25, 0.10, 0.26),
+        ],
+        torch.sigmoid(p["cloth_hue"] * 1.4),
+    )
     base = hue * (0.35 + 1.5 * p["cloth_light"])[:, None]
     diffuse = (0.25 + 0.75 * dot(normal, lights.key)).clamp(min=0)
     return base[:, :, None] * (lights.key_rgb[:, :, None] * diffuse[:, None] + lights.ambient(normal))
@@ -160,8 +174,13 @@ def background(p: dict[str, Tensor], size: int) -> Tensor:
     spread = q["background_spread"]
     shade = 0.42 * spread * slope
     lamps_here, lamps_mirrored = torch.zeros_like(x), torch.zeros_like(x)
-    for cx, cy, r, a in ((-0.72, 0.62, 0.22, 1.0), (0.55, 0.80, 0.16, 0.8), (0.85, 0.22, 0.26, 0.7), (-0.92, -0.05, 0.18, 0.6),
-                         (0.20, 0.95, 0.12, 0.5)):  # fmt: skip
+    for cx, cy, r, a in (
+        (-0.72, 0.62, 0.22, 1.0),
+        (0.55, 0.80, 0.16, 0.8),
+        (0.85, 0.22, 0.26, 0.7),
+        (-0.92, -0.05, 0.18, 0.6),
+        (0.20, 0.95, 0.12, 0.5),
+    ):
         lamps_here = lamps_here + a * edge(r - ((x - cx) ** 2 + (y - cy) ** 2).sqrt(), 0.035)
         lamps_mirrored = lamps_mirrored + a * edge(r - ((x + cx) ** 2 + (y - cy) ** 2).sqrt(), 0.035)
     side = 0.5 + 0.5 * q["background_angle"]
@@ -170,8 +189,10 @@ def background(p: dict[str, Tensor], size: int) -> Tensor:
     structure = ramp(spread, 0.45, 0.85) * 0.42 * lamps + ramp(spread, 0.2, 0.6) * 0.16 * (panel - 0.4)
     level = 0.10 + 0.80 * q["background_light"]
     value = (level * (1 + shade) + structure * (0.35 + 0.9 * level) - 0.05 * (x**2 + y**2)).clamp(min=0.012)
-    tint = palette([(0.78, 0.92, 1.18), (0.86, 1.02, 0.98), (1.0, 1.0, 1.0), (1.12, 0.98, 0.84), (1.10, 0.88, 0.86)],
-                   torch.sigmoid(p["background_hue"] * 1.3))  # fmt: skip
+    tint = palette(
+        [(0.78, 0.92, 1.18), (0.86, 1.02, 0.98), (1.0, 1.0, 1.0), (1.12, 0.98, 0.84), (1.10, 0.88, 0.86)],
+        torch.sigmoid(p["background_hue"] * 1.3),
+    )
     tint = mix(torch.ones_like(tint), tint, (0.35 + 0.65 * p["background_tint"])[:, None])
     return (value**1.9)[:, None] * tint[:, :, None]
 
