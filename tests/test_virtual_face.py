@@ -1,0 +1,146 @@
+"""The procedural world: one seed one face, exact masks, correlated people, an honest latent map."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from virtual_face.latent_map import LatentMap
+from virtual_face.oracle import AttributeNet, Oracle
+from virtual_face.population import ATTRIBUTES, FACTORS, INDEX, ODD_FACTORS, factors_from_seeds, head_parameters
+from virtual_face.population import true_attributes as table_of
+from virtual_face.render import background_statistics, render, render_factors
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return render([0, 1, 2, 3], size=64, batch=4)
+
+
+@pytest.fixture(scope="module")
+def people() -> pd.DataFrame:
+    factors = factors_from_seeds(list(range(4000)))
+    p = head_parameters(factors)
+    return table_of(p, factors, torch.zeros(4000, 2), torch.zeros(4000))
+
+
+def test_a_seed_gives_the_same_face_in_any_batch(faces):
+    alone = render([2], size=64)
+    assert torch.allclose(alone.images[0], faces.images[2], atol=1e-4)
+    assert (alone.masks[0] != faces.masks[2]).float().mean() < 1e-3
+    pd.testing.assert_frame_equal(alone.attributes, faces.attributes.iloc[[2]].reset_index(drop=True), rtol=1e-4)
+
+
+def test_pictures_masks_and_attributes_have_the_promised_form(faces):
+    assert faces.images.shape == (4, 3, 64, 64) and faces.images.dtype == torch.float32
+    assert faces.images.min() >= -1 and faces.images.max() <= 1
+    assert faces.masks.shape == (4, 64, 64) and faces.masks.dtype == torch.uint8 and faces.masks.max() <= 10
+    assert tuple(faces.attributes.columns) == ATTRIBUTES
+    assert np.isfinite(faces.attributes.to_numpy()).all()
+
+
+def test_masks_have_no_lone_pixels(faces):
+    padded = torch.nn.functional.pad(faces.masks[:, None].float(), (1, 1, 1, 1), mode="replicate")
+    around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)[:, 0]
+    same = (around == faces.masks[..., None]).sum(-1)  # the pixel itself counts
+    assert (same <= 1).float().mean() < 1e-3
+
+
+def test_every_frontal_face_shows_eyes_nose_and_lips_in_their_places(faces):
+    factors = torch.zeros(1, len(FACTORS))
+    mask = render_factors(factors, 64).masks[0]
+    rows = {part: torch.nonzero(mask == part)[:, 0].float().mean().item() for part in (2, 3, 4, 5, 6, 7, 9)}
+    assert 0.40 * 64 < rows[4] < 0.50 * 64  # eyes at about 45 % of the height
+    assert rows[2] < rows[4] < rows[6] < rows[7] < rows[9]
+    left, right = (torch.nonzero(mask == part)[:, 1].float().mean() for part in (4, 5))
+    assert left < 32 < right
+
+
+def test_attributes_do_what_they_say():
+    factors = torch.zeros(4, len(FACTORS))
+    factors[1, INDEX["mouth"]] = 2.5
+    factors[2, INDEX["eyes"]] = -3.0
+    factors[3, INDEX["hair_length"]] = -3.0
+    masks = render_factors(factors, 64).masks
+    count = lambda face, *ids: sum(int((masks[face] == i).sum()) for i in ids)  # noqa: E731
+    assert count(1, 8) > count(0, 8) + 5  # an open mouth shows its inside
+    assert count(2, 4, 5) < 0.6 * count(0, 4, 5)
+    assert count(3, 10) < 0.8 * count(0, 10)
+
+
+def test_mirrored_factors_give_the_mirrored_picture():
+    factors = factors_from_seeds([5, 6])
+    mirrored = factors.clone()
+    for name in ODD_FACTORS:
+        mirrored[:, INDEX[name]] *= -1
+    a, b = render_factors(factors, 64).images, render_factors(mirrored, 64).images
+    assert (a.flip(-1) - b).abs().mean() < 0.02
+
+
+def test_low_quality_blurs_the_top_only():
+    factors = torch.zeros(2, len(FACTORS))
+    factors[1, INDEX["quality"]] = 3.0
+    good, bad = render_factors(factors, 64).images
+    assert (good - bad)[:, :16].abs().mean() > 0.01
+    assert (good - bad)[:, 40:].abs().max() < 1e-5
+
+
+def test_attributes_correlate_as_in_people(people):
+    r = people.corr()
+    assert r.loc["gender", "hair_length"] > 0.5
+    assert r.loc["age", "glasses"] > 0.1
+    assert r.loc["age", "eyes"] < -0.05
+    assert abs(r.loc["yaw", "roll"]) > 0.2
+    assert 0.45 < (people.gender >= 0.5).mean() < 0.65
+    assert 0.03 < (people.quality < 0.5).mean() < 0.15
+    assert 0.08 < (people.glasses >= 0.5).mean() < 0.35
+
+
+def test_background_statistics_follow_the_wall():
+    wall = torch.full((2, 3, 32, 32), 0.5)
+    wall[1, :, :, :16] = 0.0
+    statistics = background_statistics(wall)
+    assert statistics[0].tolist() == pytest.approx([127.5, 0.0], abs=1e-3)
+    assert statistics[1, 1] > 50
+
+
+@pytest.fixture(scope="module")
+def space():
+    torch.manual_seed(0)
+    w = torch.randn(6000, 128) @ torch.randn(128, 128) / 11 + 2
+    return LatentMap.fit(w), w
+
+
+def test_factors_of_w_are_standard_and_bent(space):
+    latent_map, w = space
+    p = latent_map.p(w)
+    factors = latent_map.factors(p)
+    assert torch.allclose(factors.std(0), torch.ones(len(FACTORS)), atol=0.08)
+    x = torch.cat([p, torch.ones(len(p), 1)], 1)
+    rest = factors - x @ torch.linalg.lstsq(x, factors).solution
+    assert 0.03 < (rest.var(0) / factors.var(0)).mean() < 0.4  # not an axis of w, not far from smooth
+
+
+def test_mirroring_a_latent_negates_the_odd_factors_only(space):
+    latent_map, w = space
+    before, after = (latent_map.factors(latent_map.p(x)) for x in (w[:50], latent_map.mirror(w[:50])))
+    sign = torch.tensor([-1.0 if name in ODD_FACTORS else 1.0 for name in FACTORS])
+    assert torch.allclose(after, before * sign, atol=1e-3)
+
+
+def test_exchanging_the_rest_of_w_keeps_the_factors(space):
+    latent_map, w = space
+    swapped = latent_map.swap_rest(w[:50], w[50:100])
+    assert torch.allclose(latent_map.p(swapped), latent_map.p(w[:50]), atol=1e-3)
+    assert (swapped - w[:50]).abs().mean() > 0.1
+
+
+def test_the_oracle_reads_the_same_in_any_batch():
+    torch.manual_seed(0)
+    oracle = Oracle(AttributeNet())
+    images = torch.rand(5, 3, 128, 128) * 2 - 1
+    together, features = oracle.read(images, batch=5)
+    alone = oracle.attributes(images, batch=1)
+    assert tuple(together.columns) == ATTRIBUTES and features.shape == (5, 256)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert Oracle.concept(together).shape == (5,)
