@@ -1,0 +1,1 @@
+"""Property-conditioned and split-mapping generators: carrying weights over, fine-tuning, its table of versions."""

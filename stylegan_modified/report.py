@@ -1,0 +1,129 @@
+"""The report of a fine-tuning: what changed, with intervals, and an honest verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report import Report, wilson_interval
+from stylegan_modified.carry import BRANCH_ALIVE
+from stylegan_modified.figures import TARGET
+
+# What an image needs for the concept, as the oracle counts it.
+PARTS = {
+    "woman": ("gender", lambda x: x >= 0.5),
+    "good quality": ("quality", lambda x: x >= 0.5),
+    "young": ("age", lambda x: x < 0.5),
+    "no glasses": ("glasses", lambda x: x < 0.5),
+}
+SPREADS = ("eyes", "mouth", "yaw", "pitch", "roll", "hair_color", "hair_length", "hair_curl", "background_mean")
+
+
+@dataclass
+class Side:
+    """One generator as measured: its samples, diversity of features, and AUROC of the final D against it."""
+
+    frame: pd.DataFrame
+    diversity: float
+    auroc: float
+
+    def share(self) -> tuple[float, float, float]:
+        """Concept share with its 95 % interval."""
+        return share_of(self.frame["concept"].to_numpy(dtype=bool))
+
+
+def share_of(hits: np.ndarray) -> tuple[float, float, float]:
+    """Share of true values with its 95 % Wilson interval."""
+    k, n = int(hits.sum()), len(hits)
+    return (k / n if n else float("nan"), *wilson_interval(k, n))
+
+
+def write_report(
+    path: Path, before: Side, after: Side, log: pd.DataFrame, facts: dict[str, Any], figures: dict[str, Path]
+) -> None:
+    """Write `reports/finetune_v9.md`. facts: name -> value rows on how it was trained. figures: caption -> picture."""
+    share, low, high = after.share()
+    report = Report("Fine-tune v9: the generator moves toward the filtered faces")
+    report.text(_verdict(before, after, log))
+    report.heading("Before and after")
+    report.table(_comparison(before, after), caption=f"{len(after.frame)} samples each, equal latents, no truncation")
+    report.text(
+        "Intervals are 95 % (Wilson). The concept needs all four parts at once. Diversity is the mean distance between "
+        "the oracle's features of two faces: it must fall when men, old faces and glasses disappear, but a collapse "
+        "would bring it toward 0. AUROC is that of the final discriminator, real faces against generated ones."
+    )
+    report.text(
+        "The oracle that judges here wrote the labels from which the filter CNNs learned which faces to keep. The "
+        "share therefore says how well the generator took over that selection; it is no opinion of another judge."
+    )
+    report.heading("What the concept leaves free")
+    report.table(_spreads(before, after), caption="spread (standard deviation) of attributes that should keep varying")
+    report.text(
+        "`within concept` is the spread among those samples before fine-tuning that already met the concept: the "
+        "measure of what should be left."
+    )
+    report.heading("Training")
+    report.table(pd.DataFrame({"setting": list(facts), "value": [str(value) for value in facts.values()]}))
+    for caption, picture in figures.items():
+        report.figure(picture, caption)
+    report.heading("Monitors")
+    watched = log[log["concept_share"].notna()]
+    columns = ["step", "concept_share", "concept_low", "concept_high", "diversity", "branch_share", "monitor_auroc"]
+    report.table(watched[columns], caption="on fixed latents of their own; running average of the generator")
+    report.write(path)
+
+
+def _verdict(before: Side, after: Side, log: pd.DataFrame) -> str:
+    old, new = before.share(), after.share()
+    if new[1] >= TARGET:
+        word = f"The target of {TARGET:.0%} is reached, its whole interval lies above."
+    elif new[0] >= TARGET:
+        word = f"The target of {TARGET:.0%} is reached, but its interval reaches below."
+    elif new[1] > old[2]:
+        word = f"That is a clear rise, but the target of {TARGET:.0%} is NOT reached; train more steps."
+    else:
+        word = f"There is NO clear rise, and the target of {TARGET:.0%} is not reached."
+    kept = after.diversity / before.diversity if before.diversity else float("nan")
+    free = _spreads(before, after)
+    narrow = free[free["kept"] < 0.7]["attribute"].tolist()
+    lines = [
+        f"Concept share (woman, good quality, young, no glasses): **{old[0]:.1%}** [{old[1]:.1%}, {old[2]:.1%}] "
+        f"before, **{new[0]:.1%}** [{new[1]:.1%}, {new[2]:.1%}] after, {len(after.frame)} samples each. {word}",
+        f"Diversity of the faces: {kept:.0%} of what it was."
+        + (f" Less than 70 % of the spread within the concept is left of: {', '.join(narrow)}." if narrow else ""),
+    ]
+    branch = log["branch_share"].dropna()
+    if len(branch):
+        alive = "alive" if branch.iloc[-1] >= BRANCH_ALIVE else f"AS GOOD AS DEAD (below {BRANCH_ALIVE:.0%})"
+        lines.append(f"The new mapping branch carries {branch.iloc[-1]:.1%} of the energy of w: {alive}.")
+    return "\n\n".join(lines)
+
+
+def _comparison(before: Side, after: Side) -> pd.DataFrame:
+    rows = [("concept", *before.share(), *after.share())]
+    for name, (column, meets) in PARTS.items():
+        rows.append((name, *share_of(meets(before.frame[column])), *share_of(meets(after.frame[column]))))
+    table = [
+        {"share of": name, "before": f"{a:.3f} [{b:.3f}, {c:.3f}]", "after": f"{d:.3f} [{e:.3f}, {f:.3f}]"}
+        for name, a, b, c, d, e, f in rows
+    ]
+    table.append({"share of": "diversity", "before": f"{before.diversity:.3f}", "after": f"{after.diversity:.3f}"})
+    table.append({"share of": "AUROC of D", "before": f"{before.auroc:.3f}", "after": f"{after.auroc:.3f}"})
+    return pd.DataFrame(table).rename(columns={"share of": "measure"})
+
+
+def _spreads(before: Side, after: Side) -> pd.DataFrame:
+    names = [name for name in SPREADS if name in before.frame and name in after.frame]
+    inside = before.frame[before.frame["concept"]]
+    rows = []
+    for name in names:
+        within, now = float(inside[name].std()), float(after.frame[name].std())
+        whole = float(before.frame[name].std())
+        rows.append(
+            {"attribute": name, "before": whole, "within concept": within, "after": now, "kept": now / (within or 1.0)}
+        )
+    return pd.DataFrame(rows, columns=["attribute", "before", "within concept", "after", "kept"])

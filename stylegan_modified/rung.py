@@ -1,0 +1,154 @@
+"""Driving one rung of fine-tuning: steps, log, monitors, saved states; killed and called again it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandera.pandas import Check, Column, DataFrameSchema
+
+from pipeline.artefacts import read_weights, remove_leftovers, save_weights
+from pipeline.errors import PipelineError
+from pipeline.progress import progress
+from pipeline.tables import read_table, write_table
+from stylegan_modified.carry import BRANCH_ALIVE
+from stylegan_modified.monitor import Monitor
+from stylegan_modified.trainer import Trainer
+
+_MEASURED = ("r1_penalty", "d_train_count", "g_train_count", "real_scores_mean", "fake_scores_mean", "real_fake_auroc")
+_WATCHED = (
+    *("concept_share", "concept_low", "concept_high", "mean_gender", "mean_quality", "mean_age", "mean_glasses"),
+    *("diversity", "branch_share", "monitor_auroc"),
+)
+LOG = DataFrameSchema(
+    {
+        "version": Column(str),
+        "step": Column(int, Check.ge(0)),
+        "epoch": Column(int, Check.ge(0)),
+        **{name: Column(float, nullable=True) for name in ("d_loss", "g_loss", *_MEASURED, *_WATCHED)},
+    },
+    strict=True,
+    coerce=True,
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one rung keeps its state, its log and its sample strips."""
+
+    state: Path
+    log: Path
+    strips: Path
+
+    def strip(self, step: int) -> Path:
+        """Return the path of the strip of one step."""
+        return self.strips / f"step_{step:06d}.png"
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Steps between log rows, monitors and saved states; the last two are multiples of the first."""
+
+    log: int = 10
+    monitor: int = 50
+    save: int = 50
+
+    def check(self) -> None:
+        """PipelineError unless every monitor and every state falls on a row of the log."""
+        if min(self.log, self.monitor, self.save) < 1 or self.monitor % self.log or self.save % self.log:
+            raise PipelineError(
+                f"profile section [finetune]: monitor_every {self.monitor} and save_every {self.save} must be "
+                f"multiples of log_every {self.log}"
+            )
+
+
+def train_rung(
+    trainer: Trainer,
+    steps: int,
+    monitor: Monitor,
+    files: Files,
+    rhythm: Rhythm,
+    fingerprint: dict[str, Any],
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Train until `steps` steps are done, going on from a saved state of the same fingerprint; returns the log.
+
+    fingerprint: what the state depends on besides the number of steps; a state of another one is not used.
+    """
+    rhythm.check()
+    fingerprint = {name: str(value) for name, value in sorted(fingerprint.items())}
+    rows = _resume(trainer, steps, files, fingerprint, say)
+    name = trainer.version.name
+    if not rows:
+        rows.append({**_position(trainer), **trainer.row(), **_watch(trainer, monitor, files, say)})
+        write_table(files.log, _frame(rows), LOG)
+    with progress(steps, f"fine-tune {name}") as bar:
+        bar.update(trainer.step_number)
+        while trainer.step_number < steps:
+            trainer.step()
+            bar.update()
+            step = trainer.step_number
+            last = step == steps
+            if step % rhythm.log and not last:
+                continue
+            row = {**_position(trainer), **trainer.row()}
+            if step % rhythm.monitor == 0 or last:
+                row |= _watch(trainer, monitor, files, say)
+            rows.append(row)
+            write_table(files.log, _frame(rows), LOG)
+            if step % rhythm.save == 0 or last:
+                content = {**trainer.state(), "fingerprint": fingerprint}
+                save_weights(files.state, content, step=step, version=name)
+    return _frame(rows)
+
+
+def _resume(
+    trainer: Trainer, steps: int, files: Files, fingerprint: dict[str, Any], say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Load a usable state into the trainer; returns the rows of the log up to it, empty to start anew."""
+    for folder in {files.state.parent, files.strips}:
+        if folder.is_dir():
+            remove_leftovers(folder)
+    if not files.state.is_file() or not files.log.is_file():
+        return []
+    state = read_weights(files.state)
+    if state.get("fingerprint") != fingerprint:
+        say("a saved state of other inputs or settings was left aside; training starts anew")
+        return []
+    if state["counters"]["step"] > steps:
+        say(f"a saved state is at step {state['counters']['step']}, beyond {steps}; training starts anew")
+        return []
+    trainer.restore(state, files.state)
+    log = read_table(files.log, LOG)
+    rows = log[log["step"] <= trainer.step_number].to_dict("records")
+    if not rows or rows[-1]["step"] != trainer.step_number:
+        raise PipelineError(f"{files.log} does not reach step {trainer.step_number} of {files.state}; delete both")
+    if trainer.step_number:
+        say(f"{trainer.version.name}: going on from step {trainer.step_number}")
+    return rows
+
+
+def _position(trainer: Trainer) -> dict[str, Any]:
+    epoch = trainer.counters["draws"] // trainer.faces.per_epoch
+    return {"version": trainer.version.name, "step": trainer.step_number, "epoch": epoch}
+
+
+def _watch(trainer: Trainer, monitor: Monitor, files: Files, say: Callable[[str], None]) -> dict[str, Any]:
+    values = monitor.look(trainer.average, trainer.discriminator)
+    monitor.save_strip(trainer.average, files.strip(trainer.step_number))
+    line = f"{trainer.version.name} step {trainer.step_number}: concept share {values['concept_share']:.3f}"
+    say(f"{line} [{values['concept_low']:.3f}, {values['concept_high']:.3f}], diversity {values['diversity']:.2f}")
+    if values["branch_share"] < BRANCH_ALIVE:
+        say(
+            f"WARNING: the new mapping branch carries {values['branch_share']:.2%} of the energy of w, below "
+            f"{BRANCH_ALIVE:.0%}: it is as good as dead, and the split positions mean nothing"
+        )
+    return values
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    # Rounded, so that a row that was read back after a kill is written as it was.
+    return pd.DataFrame(rows).reindex(columns=list(LOG.columns)).round(6)

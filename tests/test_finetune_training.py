@@ -1,0 +1,211 @@
+"""Fine-tuning: what is frozen stays, a killed run ends like an undisturbed one, the log tells the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import finetune_world as world
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.errors import PipelineError
+from stylegan_modified.augment import Augment, camera, shifted
+from stylegan_modified.faces import Faces
+from stylegan_modified.monitor import Monitor, mean_distance, measure
+from stylegan_modified.rung import Files, Rhythm, train_rung
+from stylegan_modified.trainer import Rates, auroc
+from stylegan_modified.versions import VERSIONS, train_discriminator, train_generator
+
+RHYTHM = Rhythm(log=2, monitor=4, save=2)
+
+
+class Killed(RuntimeError):
+    """Stands for SIGKILL: nothing catches it, nothing is tidied."""
+
+
+def rung(folder, steps, kill_at=None, seed=0, said=None):
+    """Train one rung of the tiny world in a folder; returns the trainer and its log."""
+    trainer = world.trainer(seed=seed)
+    if kill_at is not None:
+        honest = trainer.step
+
+        def step():
+            if trainer.step_number == kill_at:
+                raise Killed
+            honest()
+
+        trainer.step = step
+    monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(100, 132), 16, "cpu", strip=4)
+    files = Files(folder / "state.pth", folder / "log.csv", folder / "strips")
+    said = [] if said is None else said
+    return trainer, train_rung(trainer, steps, monitor, files, RHYTHM, {"seed": seed}, said.append)
+
+
+def weights(trainer):
+    return {**trainer.average.state_dict(prefix="a."), **trainer.generator.state_dict(prefix="g."),
+            **trainer.discriminator.state_dict(prefix="d.")}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["v1", "v8", "v9"])
+def test_frozen_weights_stay_bit_by_bit_and_the_others_move(version):
+    trainer = world.trainer(version)
+    before = {key: value.clone() for key, value in weights(trainer).items()}
+    for _ in range(2):
+        trainer.step()
+    row = VERSIONS[version]
+    trained = {f"g.{k}" for k in train_generator(trainer.generator, row.generator_up_to)}
+    trained |= {f"d.{k}" for k in train_discriminator(trainer.discriminator, row.discriminator_up_to)}
+    for key, value in weights(trainer).items():
+        if key not in trained and not key.startswith("a.") and not key.endswith("w_avg"):
+            assert torch.equal(value, before[key]), key
+    moved = {key for key in trained if not torch.equal(weights(trainer)[key], before[key])}
+    # Zero labels give the label's own weights no gradient, and at full size only the last output layer runs.
+    idle = ("g.mapping.label_weight", "g.synthesis.output")
+    assert {key for key in trained - moved if not key.startswith(idle)} == set()
+
+
+def test_training_raises_the_share_of_what_the_faces_have_in_common():
+    trainer = world.trainer(rates=Rates(mapping=3e-3, synthesis=3e-3, discriminator=3e-3, r1_gamma=1.0,
+                                        average_images=100.0))  # fmt: skip
+    judge, seeds = world.BrightnessJudge(), range(200)
+    before = measure(trainer.average, judge, seeds, 50, "cpu")[0]["concept"].mean()
+    for _ in range(60):
+        trainer.step()
+    after = measure(trainer.average, judge, seeds, 50, "cpu")[0]["concept"].mean()
+    assert after > before + 0.1, (before, after)
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 5])
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, kill_at):
+    whole, log = rung(tmp_path / "whole", 8)
+    with pytest.raises(Killed):
+        rung(tmp_path / "killed", 8, kill_at=kill_at)
+    again, log_again = rung(tmp_path / "killed", 8)
+    a, b = weights(whole), weights(again)
+    assert max(float((a[key] - b[key]).abs().max()) for key in a) <= 1e-6
+    assert (tmp_path / "whole" / "log.csv").read_bytes() == (tmp_path / "killed" / "log.csv").read_bytes()
+    pd.testing.assert_frame_equal(log, log_again)
+    strips = [sorted(p.name for p in (tmp_path / name / "strips").iterdir()) for name in ("whole", "killed")]
+    assert strips[0] == strips[1]
+
+
+def test_more_steps_go_on_from_the_saved_state(tmp_path):
+    whole, _ = rung(tmp_path / "whole", 8)
+    rung(tmp_path / "grown", 4)
+    said = []
+    grown, _ = rung(tmp_path / "grown", 8, said=said)
+    a, b = weights(whole), weights(grown)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any("going on from step 4" in line for line in said)
+
+
+def test_same_seed_same_weights_and_another_seed_does_not_use_the_state(tmp_path):
+    first, _ = rung(tmp_path / "a", 2)
+    second, _ = rung(tmp_path / "b", 2)
+    assert all(torch.equal(x, y) for x, y in zip(weights(first).values(), weights(second).values(), strict=True))
+    said = []
+    other, _ = rung(tmp_path / "b", 2, seed=1, said=said)
+    assert any("anew" in line for line in said)
+    assert not torch.equal(weights(other)["g.mapping.dense0.weight"], weights(first)["g.mapping.dense0.weight"])
+
+
+def test_log_has_a_row_per_interval_and_monitors_at_their_steps(tmp_path):
+    said = []
+    _, log = rung(tmp_path, 8, said=said)
+    assert log["step"].tolist() == [0, 2, 4, 6, 8]
+    assert log.loc[log["concept_share"].notna(), "step"].tolist() == [0, 4, 8]
+    assert (log["concept_low"] <= log["concept_share"]).dropna().size and log["branch_share"].max() < 1
+    rows = log[log["step"] > 0]
+    assert rows["d_train_count"].between(1, 4).all() and rows["g_train_count"].between(1, 4).all()
+    assert not any("WARNING" in line for line in said)
+
+
+def test_a_dead_branch_is_called_out(tmp_path):
+    trainer = world.trainer()
+    for net in (trainer.generator, trainer.average):
+        net.mapping.dense_new1.weight.data *= 1e-3
+        net.mapping.dense_new1.bias.data *= 1e-3
+    monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(16), 16, "cpu", strip=4)
+    said = []
+    files = Files(tmp_path / "state.pth", tmp_path / "log.csv", tmp_path / "strips")
+    train_rung(trainer, 1, monitor, files, Rhythm(1, 1, 1), {}, said.append)
+    assert any("WARNING" in line and "branch" in line for line in said)
+
+
+def test_rows_of_the_log_must_meet_monitors_and_states():
+    with pytest.raises(PipelineError, match="multiples"):
+        Rhythm(10, 25, 50).check()
+
+
+def test_the_repeat_rules_stop_where_the_table_says(monkeypatch):
+    trainer = world.trainer()
+    calls = {"d": 0, "g": 0}
+    d_losses, g_losses = [9.0, 9.0, 9.0, 2.0, 9.0, 9.0, 9.0, 9.0], [1.0, 30.0, 30.0, 1.0]
+
+    def d_update():
+        calls["d"] += 1
+        return d_losses[calls["d"] - 1]
+
+    def g_update():
+        calls["g"] += 1
+        return g_losses[calls["g"] - 1]
+
+    monkeypatch.setattr(trainer, "_update_discriminator", d_update)
+    monkeypatch.setattr(trainer, "_update_generator", g_update)
+    trainer.step()
+    assert calls == {"d": 1, "g": 1}  # the first step trains D once
+    trainer.step()
+    assert calls == {"d": 4, "g": 4}  # D until 2.0 < 2.5 * 1.0, then G until 1.0 < 2 * 2.0
+
+
+def test_each_epoch_draws_every_face_once_in_an_order_of_its_own():
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1).repeat(3, axis=3)
+    faces = Faces(images, 4, seed=0)
+    drawn = [((faces.draw(k)[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() for k in range(4)]
+    assert faces.per_epoch == 2
+    for epoch in (drawn[0] + drawn[1], drawn[2] + drawn[3]):
+        assert len(epoch) == len(set(epoch)) == 8
+    assert drawn[:2] != drawn[2:]
+    with pytest.raises(PipelineError, match="one batch"):
+        Faces(images[:3], 4, seed=0)
+
+
+def test_a_face_of_another_size_is_named(tmp_path):
+    from pipeline.artefacts import save_image
+
+    save_image(tmp_path / "000001.jpg", np.zeros((16, 16, 3), np.uint8))
+    save_image(tmp_path / "000002.jpg", np.zeros((8, 16, 3), np.uint8))
+    with pytest.raises(PipelineError, match="000002.jpg is 16x8, expected 16x16"):
+        Faces.read(sorted(tmp_path.glob("*.jpg")), 16, 1, 0)
+
+
+def test_augmentation_keeps_shape_gradient_and_colour_of_flat_pictures():
+    images = (torch.rand(4, 3, 16, 16) * 2 - 1).requires_grad_(True)
+    torch.manual_seed(0)
+    changed = Augment()(images)
+    changed.square().sum().backward()
+    assert changed.shape == images.shape and float(images.grad.abs().min(1).values.max()) > 0
+    flat = torch.tensor([0.5, -0.2, 0.1]).reshape(1, 3, 1, 1).expand(2, 3, 8, 8)
+    assert torch.allclose(camera(flat), flat, atol=1e-6)
+    still = Augment(brightness=0, contrast=0, saturation=0, shift=0, noise=0)
+    assert torch.allclose(still(flat), flat, atol=1e-6)
+    assert shifted(images, 2).shape == images.shape
+
+
+def test_auroc_and_diversity_of_known_cases():
+    assert auroc([2.0, 3.0], [0.0, 1.0]) == 1.0
+    assert auroc([1.0], [1.0]) == 0.5
+    assert auroc([0.0, 2.0], [1.0]) == 0.5
+    assert np.isnan(auroc([], [1.0]))
+    assert mean_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(5.0)
+    assert mean_distance(torch.zeros(5, 3)) == 0.0
+
+
+def test_versions_are_settings_of_one_class():
+    assert {v.name for v in VERSIONS.values()} == {"v1", "v8", "v9"}
+    with pytest.raises(PipelineError, match="split mapping"):
+        v9 = dataclasses.replace(VERSIONS["v9"], name="v9")
+        trainer = world.trainer("v8")
+        type(trainer)(trainer.generator, trainer.discriminator, v9, trainer.faces, trainer.rates)
