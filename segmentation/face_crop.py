@@ -10,6 +10,7 @@ from PIL import Image
 from segmentation.classes import SIZE
 
 MARGIN = 0.25  # of the box's width and height, added on each side
+SMALLEST = 20  # side in pixels of the smallest face, and so of the smallest picture, that the detector takes
 NO_FACE = "no face found"
 
 Box = tuple[float, float, float, float]
@@ -47,11 +48,15 @@ class FaceCropper:
     def _detect(self, image: np.ndarray) -> Detection:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture is uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        if min(image.shape[:2]) < SMALLEST:
+            return Detection(None, f"the picture is smaller than {SMALLEST}x{SMALLEST} pixels")
         try:
             boxes, _ = self._network.detect(np.ascontiguousarray(image))
-        except (IndexError, RuntimeError) as error:
-            # The detector trips over pictures smaller than its window and over candidates outside the picture.
-            return Detection(None, f"face detector failed ({type(error).__name__})")
+        except (IndexError, RuntimeError, ValueError) as error:
+            # The detector trips over candidates that lie outside the picture. Anything else is not the picture's fault.
+            if not isinstance(error, IndexError) and "non-empty list" not in str(error):
+                raise
+            return Detection(None, "the face detector found candidates outside the picture only")
         if boxes is None:
             return Detection(None, NO_FACE)
         box = tuple(round(float(value), 4) for value in boxes[0])
