@@ -91,6 +91,14 @@ def labelled_discriminator(
     return result
 
 
+def fresh_discriminator(generator: Generator, seed: int = 0) -> Discriminator:
+    """An untrained discriminator of a generator's size and widths."""
+    names = ("resolution", "channel_base", "channel_max")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Discriminator(**{name: generator.settings[name] for name in names})
+
+
 @torch.no_grad()
 def branch_share(generator: Generator, count: int = PROBES) -> float:
     """Share of the new branch in the energy of w: |w2'|^2 / (|w1'|^2 + |w2'|^2) over fixed latents, zero labels."""

@@ -19,7 +19,7 @@ def draw_losses(log: pd.DataFrame, path: Path) -> None:
     """Losses, updates per step and the AUROC of D on its training batches, against the step."""
     figure = Figure(figsize=(9, 6))
     top, bottom = figure.subplots(2, 1, sharex=True)
-    rows = log[log["step"] > 0]
+    rows = log[log["d_loss"].notna()]
     top.plot(rows["step"], rows["d_loss"], label="D loss with R1", color="tab:blue")
     top.plot(rows["step"], rows["g_loss"], label="G loss", color="tab:orange")
     top.plot(rows["step"], rows["r1_penalty"], label="R1 penalty", color="tab:grey", linewidth=0.8)
@@ -31,6 +31,8 @@ def draw_losses(log: pd.DataFrame, path: Path) -> None:
     bottom.set_ylim(0, 1.02)
     bottom.set_xlabel("step")
     bottom.legend()
+    for axes in (top, bottom):
+        _mark_rungs(axes, log)
     _write(figure, path)
 
 
@@ -40,20 +42,28 @@ def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]
     base: share, low and high of the generator before any fine-tuning.
     """
     rows = log[log["concept_share"].notna()]
+    spread = rows["diversity"] / rows["diversity"].iloc[0]
     figure = Figure(figsize=(9, 4.5))
     axes = figure.subplots()
     axes.axhspan(base[1], base[2], color="tab:grey", alpha=0.3)
     axes.axhline(base[0], color="tab:grey", label="before fine-tuning")
     axes.fill_between(rows["step"], rows["concept_low"], rows["concept_high"], color="tab:blue", alpha=0.2)
-    axes.plot(rows["step"], rows["concept_share"], marker="o", color="tab:blue", label="concept share, 95 % interval")
-    axes.plot(
-        rows["step"], rows["diversity"] / rows["diversity"].iloc[0], color="tab:red", label="diversity / first row"
-    )
+    axes.plot(rows["step"], rows["concept_share"], marker=".", color="tab:blue", label="concept share, 95 % interval")
+    axes.plot(rows["step"], spread, color="tab:red", label="diversity / first row")
     axes.axhline(TARGET, color="tab:green", linestyle="--", linewidth=0.8, label=f"target {TARGET}")
-    axes.set_ylim(0, max(1.05, float((rows["diversity"] / rows["diversity"].iloc[0]).max()) + 0.05))
+    _mark_rungs(axes, log)
+    axes.set_ylim(0, max(1.05, float(spread.max()) + 0.05))
     axes.set_xlabel("step")
     axes.legend(loc="lower right")
     _write(figure, path)
+
+
+def _mark_rungs(axes, log: pd.DataFrame) -> None:
+    """A dotted line and a name where each training began: a log starts with a row that has no losses."""
+    for step, version in log.loc[log["d_loss"].isna(), ["step", "version"]].itertuples(index=False, name=None):
+        axes.axvline(step, color="black", linestyle=":", linewidth=0.8)
+        axes.annotate(version, (step, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 0), fontsize=8,
+                      textcoords="offset points")  # fmt: skip
 
 
 def draw_before_after(before: np.ndarray, after: np.ndarray, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,41 +26,53 @@ DIVERSITY_IMAGES = 512
 
 
 class Judge(Protocol):
-    """Measures attributes of images in [-1, 1]; `virtual_face.oracle.Oracle` is one."""
+    """Measures images in [-1, 1]; `virtual_face.oracle.Oracle` is one."""
 
-    def attributes(self, images: torch.Tensor, batch: int = 64) -> pd.DataFrame: ...
-    def features(self, images: torch.Tensor) -> torch.Tensor: ...
-    def concept(self, frame: pd.DataFrame) -> np.ndarray: ...
+    def read(self, images: torch.Tensor, batch: int = 64) -> tuple[pd.DataFrame, Any]:
+        """Return attributes and features [N, F]."""
+
+    def concept(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return which rows meet the concept."""
+
+
+@dataclass
+class Measured:
+    """What the judge sees in samples of one generator."""
+
+    frame: pd.DataFrame
+    """img_no, seed, the judge's attributes, concept (bool)."""
+    diversity: float
+    """Mean distance between the features of two faces."""
+    concept_diversity: float
+    """The same among the faces that meet the concept: what a generator of nothing else should have."""
 
 
 def measure(
     generator: Generator, judge: Judge, seeds: Sequence[int], batch: int, device: torch.device | str, title: str = ""
-) -> tuple[pd.DataFrame, float]:
-    """Attributes of the generated faces of these seeds (zero labels, no truncation), and their diversity.
+) -> Measured:
+    """Judge the generated faces of these seeds: zero labels, no truncation; distances over 512 faces at most.
 
-    Returns a frame with img_no, seed, the judge's attributes and `concept` (bool), and the mean pairwise distance of
-    the judge's features over the first 512 faces. Batches lie on a fixed grid, so equal seeds give equal rows.
+    Batches lie on a fixed grid, so equal seeds give equal rows.
     """
-    frames, features, kept = [], [], 0
-    batches = sample(generator, seeds, batch=batch, device=device)
+    frames, features = [], []
     with progress(len(seeds), title or "measure faces") as bar:
-        for part, _, images in batches:
-            images = images.clamp(-1.0, 1.0)
-            frame = judge.attributes(images).reset_index(drop=True)
+        for part, _, images in sample(generator, seeds, batch=batch, device=device):
+            frame, seen = judge.read(images.clamp(-1.0, 1.0))
             frame.insert(0, "seed", part)
             frames.append(frame)
-            if kept < DIVERSITY_IMAGES:
-                features.append(_rows(judge.features(images)))
-                kept += len(part)
+            features.append(torch.as_tensor(seen).float().flatten(1))
             bar.update(len(part))
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(0, "img_no", np.arange(len(frame)))
-    frame["concept"] = np.asarray(judge.concept(frame), dtype=bool)
-    return frame, mean_distance(torch.cat(features)[:DIVERSITY_IMAGES])
+    hits = np.asarray(judge.concept(frame), dtype=bool)
+    frame["concept"] = hits
+    rows = torch.cat(features)
+    inside = rows[torch.tensor(hits)]
+    return Measured(frame, mean_distance(rows[:DIVERSITY_IMAGES]), mean_distance(inside[:DIVERSITY_IMAGES]))
 
 
 def mean_distance(features: torch.Tensor) -> float:
-    """Mean Euclidean distance over all pairs of rows [N, F]; 0 means that all faces look alike to the judge."""
+    """Mean Euclidean distance over all pairs of rows [N, F]; 0: all faces look alike to the judge; nan: no pair."""
     return float(torch.pdist(features.double()).mean()) if len(features) > 1 else float("nan")
 
 
@@ -72,7 +85,8 @@ class Monitor:
 
     def look(self, generator: Generator, discriminator: Discriminator) -> dict[str, Any]:
         """Columns for the log: concept share with its Wilson interval, means, diversity, branch share, AUROC of D."""
-        frame, diversity = measure(generator, self.judge, self.seeds, self.batch, self.device, "monitor")
+        measured = measure(generator, self.judge, self.seeds, self.batch, self.device, "monitor")
+        frame = measured.frame
         hits, count = int(frame["concept"].sum()), len(frame)
         low, high = wilson_interval(hits, count)
         return {
@@ -80,7 +94,7 @@ class Monitor:
             "concept_low": low,
             "concept_high": high,
             **{f"mean_{name}": float(frame[name].mean()) for name in ("gender", "quality", "age", "glasses")},
-            "diversity": diversity,
+            "diversity": measured.diversity,
             "branch_share": branch_share(generator) if generator.split else float("nan"),
             "monitor_auroc": self.separation(generator, discriminator),
         }
@@ -108,7 +122,3 @@ class Monitor:
         """The samples of the strip, uint8 [strip, R, R, 3]."""
         seeds = self.seeds[: self.strip]
         return np.concatenate([to_uint8(images) for _, _, images in sample(generator, seeds, self.batch, self.device)])
-
-
-def _rows(features: Any) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(features), dtype=torch.float32).flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from pipeline.report import Report, wilson_interval
 from stylegan_modified.carry import BRANCH_ALIVE
 from stylegan_modified.figures import TARGET
+from stylegan_modified.monitor import Measured
 
 # What an image needs for the concept, as the oracle counts it.
 PARTS = {
@@ -25,15 +27,22 @@ SPREADS = ("eyes", "mouth", "yaw", "pitch", "roll", "hair_color", "hair_length",
 
 @dataclass
 class Side:
-    """One generator as measured: its samples, diversity of features, and AUROC of the final D against it."""
+    """One generator as measured, and the AUROC of the final D against it."""
 
-    frame: pd.DataFrame
-    diversity: float
+    measured: Measured
     auroc: float
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        return self.measured.frame
 
     def share(self) -> tuple[float, float, float]:
         """Concept share with its 95 % interval."""
         return share_of(self.frame["concept"].to_numpy(dtype=bool))
+
+    def kept_of(self, before: Side) -> float:
+        """Diversity as a share of what the concept's own faces had before; nan when there were none."""
+        return self.measured.diversity / before.measured.concept_diversity
 
 
 def share_of(hits: np.ndarray) -> tuple[float, float, float]:
@@ -43,18 +52,30 @@ def share_of(hits: np.ndarray) -> tuple[float, float, float]:
 
 
 def write_report(
-    path: Path, before: Side, after: Side, log: pd.DataFrame, facts: dict[str, Any], figures: dict[str, Path]
+    path: Path,
+    before: Side,
+    after: Side,
+    log: pd.DataFrame,
+    facts: dict[str, Any],
+    figures: dict[str, Path],
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write `reports/finetune_v9.md`. facts: name -> value rows on how it was trained. figures: caption -> picture."""
+    """Write `reports/finetune_v9.md`.
+
+    facts: rows on how it was trained. figures: caption -> picture. notes: what a reader must know first.
+    """
     share, low, high = after.share()
     report = Report("Fine-tune v9: the generator moves toward the filtered faces")
+    for note in notes:
+        report.text(f"**Note:** {note}.")
     report.text(_verdict(before, after, log))
     report.heading("Before and after")
     report.table(_comparison(before, after), caption=f"{len(after.frame)} samples each, equal latents, no truncation")
     report.text(
         "Intervals are 95 % (Wilson). The concept needs all four parts at once. Diversity is the mean distance between "
-        "the oracle's features of two faces: it must fall when men, old faces and glasses disappear, but a collapse "
-        "would bring it toward 0. AUROC is that of the final discriminator, real faces against generated ones."
+        "the oracle's features of two faces: it falls when men, old faces and glasses disappear, down to that of the "
+        "faces that met the concept before; below that it is lost variety, and a collapse would bring it toward 0. "
+        "AUROC is that of the final discriminator, real faces against generated ones."
     )
     report.text(
         "The oracle that judges here wrote the labels from which the filter CNNs learned which faces to keep. The "
@@ -87,13 +108,15 @@ def _verdict(before: Side, after: Side, log: pd.DataFrame) -> str:
         word = f"That is a clear rise, but the target of {TARGET:.0%} is NOT reached; train more steps."
     else:
         word = f"There is NO clear rise, and the target of {TARGET:.0%} is not reached."
-    kept = after.diversity / before.diversity if before.diversity else float("nan")
+    kept = after.measured.diversity / before.measured.diversity
+    inside = after.kept_of(before)  # nan when no face met it
     free = _spreads(before, after)
     narrow = free[free["kept"] < 0.7]["attribute"].tolist()
     lines = [
         f"Concept share (woman, good quality, young, no glasses): **{old[0]:.1%}** [{old[1]:.1%}, {old[2]:.1%}] "
         f"before, **{new[0]:.1%}** [{new[1]:.1%}, {new[2]:.1%}] after, {len(after.frame)} samples each. {word}",
-        f"Diversity of the faces: {kept:.0%} of what it was."
+        f"Diversity of the faces: {kept:.0%} of what it was"
+        + (f", **{inside:.0%}** of that among the faces that met the concept before." if inside == inside else ".")
         + (f" Less than 70 % of the spread within the concept is left of: {', '.join(narrow)}." if narrow else ""),
     ]
     branch = log["branch_share"].dropna()
@@ -111,8 +134,12 @@ def _comparison(before: Side, after: Side) -> pd.DataFrame:
         {"share of": name, "before": f"{a:.3f} [{b:.3f}, {c:.3f}]", "after": f"{d:.3f} [{e:.3f}, {f:.3f}]"}
         for name, a, b, c, d, e, f in rows
     ]
-    table.append({"share of": "diversity", "before": f"{before.diversity:.3f}", "after": f"{after.diversity:.3f}"})
-    table.append({"share of": "AUROC of D", "before": f"{before.auroc:.3f}", "after": f"{after.auroc:.3f}"})
+    for name, value in (
+        ("diversity", lambda side: side.measured.diversity),
+        ("diversity within the concept", lambda side: side.measured.concept_diversity),
+        ("AUROC of D", lambda side: side.auroc),
+    ):
+        table.append({"share of": name, "before": f"{value(before):.3f}", "after": f"{value(after):.3f}"})
     return pd.DataFrame(table).rename(columns={"share of": "measure"})
 
 

@@ -13,7 +13,7 @@ from pandera.pandas import Check, Column, DataFrameSchema
 from pipeline.artefacts import read_weights, remove_leftovers, save_weights
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
-from pipeline.tables import read_table, write_table
+from pipeline.tables import write_table
 from stylegan_modified.carry import BRANCH_ALIVE
 from stylegan_modified.monitor import Monitor
 from stylegan_modified.trainer import Trainer
@@ -76,15 +76,17 @@ def train_rung(
 ) -> pd.DataFrame:
     """Train until `steps` steps are done, going on from a saved state of the same fingerprint; returns the log.
 
-    fingerprint: what the state depends on besides the number of steps; a state of another one is not used.
+    steps: the warm-up counts. fingerprint: what the state depends on besides the number of steps; a state of another
+    one is not used.
     """
     rhythm.check()
     fingerprint = {name: str(value) for name, value in sorted(fingerprint.items())}
     rows = _resume(trainer, steps, files, fingerprint, say)
     name = trainer.version.name
     if not rows:
+        _clear(files)
         rows.append({**_position(trainer), **trainer.row(), **_watch(trainer, monitor, files, say)})
-        write_table(files.log, _frame(rows), LOG)
+    write_table(files.log, _frame(rows), LOG)
     with progress(steps, f"fine-tune {name}") as bar:
         bar.update(trainer.step_number)
         while trainer.step_number < steps:
@@ -100,7 +102,7 @@ def train_rung(
             rows.append(row)
             write_table(files.log, _frame(rows), LOG)
             if step % rhythm.save == 0 or last:
-                content = {**trainer.state(), "fingerprint": fingerprint}
+                content = {**trainer.state(), "rows": rows, "fingerprint": fingerprint}
                 save_weights(files.state, content, step=step, version=name)
     return _frame(rows)
 
@@ -112,23 +114,35 @@ def _resume(
     for folder in {files.state.parent, files.strips}:
         if folder.is_dir():
             remove_leftovers(folder)
-    if not files.state.is_file() or not files.log.is_file():
+    if not files.state.is_file():
         return []
     state = read_weights(files.state)
     if state.get("fingerprint") != fingerprint:
-        say("a saved state of other inputs or settings was left aside; training starts anew")
+        say("a saved state of other inputs or settings is of no use; training starts anew")
         return []
     if state["counters"]["step"] > steps:
         say(f"a saved state is at step {state['counters']['step']}, beyond {steps}; training starts anew")
         return []
     trainer.restore(state, files.state)
-    log = read_table(files.log, LOG)
-    rows = log[log["step"] <= trainer.step_number].to_dict("records")
-    if not rows or rows[-1]["step"] != trainer.step_number:
-        raise PipelineError(f"{files.log} does not reach step {trainer.step_number} of {files.state}; delete both")
-    if trainer.step_number:
-        say(f"{trainer.version.name}: going on from step {trainer.step_number}")
-    return rows
+    say(f"{trainer.version.name}: going on from step {trainer.step_number}")
+    # The row of a last step off the log's grid stays when a longer training goes on from it.
+    return list(state["rows"])
+
+
+def joined(logs: list[pd.DataFrame]) -> pd.DataFrame:
+    """Logs of successive rungs as one, each row's step counted from the start of the first."""
+    parts, done = [], 0
+    for log in logs:
+        parts.append(log.assign(step=log["step"] + done))
+        done += int(log["step"].max())
+    return pd.concat(parts, ignore_index=True)
+
+
+def _clear(files: Files) -> None:
+    """Remove what an earlier training of other inputs left: its strips would stand among the new ones."""
+    files.state.unlink(missing_ok=True)
+    for path in files.strips.glob("step_*.png"):
+        path.unlink()
 
 
 def _position(trainer: Trainer) -> dict[str, Any]:

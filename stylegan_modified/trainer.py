@@ -23,29 +23,16 @@ from stylegan.generator import Generator
 from stylegan.mapping import LR_MUL
 from stylegan_modified.augment import Augment
 from stylegan_modified.faces import Faces
+from stylegan_modified.settings import Rates
 from stylegan_modified.versions import Version, train_discriminator, train_generator
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Numbers of a fine-tuning; rates are those of effective weights (spread 1), whatever the layer's multiplier."""
-
-    mapping: float = 1e-3
-    synthesis: float = 1e-3
-    discriminator: float = 1e-3
-    r1_gamma: float = 10.0
-    r1_every: int = 16
-    average_images: float = 2000.0
-    """Half life of the running average of the generator, in generated images."""
-    reduced: bool = False
-    """Convolutions in bfloat16."""
 
 
 @dataclass
 class Tally:
     """Sums since the last row of the log."""
 
-    steps: int = 0
+    d_steps: int = 0
+    g_steps: int = 0
     d_loss: float = 0.0
     g_loss: float = 0.0
     d_count: int = 0
@@ -77,47 +64,57 @@ class Trainer:
         self.discriminator = discriminator.to(self.device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         train_generator(self.generator, version.generator_up_to)
-        train_discriminator(self.discriminator, version.discriminator_up_to, version.inputs_up_to)
-        self.trained = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.generator_optimizer = torch.optim.Adam(self._groups(), betas=(0.0, 0.99))
-        self.discriminator_optimizer = torch.optim.Adam(self.trained, lr=rates.discriminator, betas=(0.0, 0.99))
-        self.counters = {"step": 0, "draws": 0, "d_updates": 0, "g_loss": 0.0, "penalty": 0.0}
+        # All of D, since the warm-up trains all of it; what is frozen has no gradient and is passed over.
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=rates.discriminator, betas=(0.0, 0.99)
+        )
+        self.counters = {"step": 0, "draws": 0, "d_updates": 0, "g_updates": 0, "g_loss": 0.0, "penalty": 0.0}
         self.tally = Tally()
 
     @property
     def step_number(self) -> int:
         return int(self.counters["step"])
 
+    @property
+    def warming(self) -> bool:
+        """Whether the next step trains D alone."""
+        return self.step_number < self.rates.warm_steps
+
     def step(self) -> None:
-        """One step: up to d_most updates of D, up to g_most of G, by the version's rules; then the running average."""
-        version, first = self.version, self.step_number == 0
+        """One step: up to d_most updates of D, up to g_most of G, by the version's rules; one of D while warming."""
+        version, warming = self.version, self.warming
         torch.manual_seed(step_seed(self.seed, version.name, self.step_number))
-        for _ in range(version.d_most):
+        self._choose_discriminator_blocks()
+        first = self.step_number == self.rates.warm_steps
+        for _ in range(1 if warming else version.d_most):
             d_loss = self._update_discriminator()
             if first or d_loss < version.d_factor * self.counters["g_loss"]:
                 break
-        for _ in range(version.g_most):
-            g_loss = self._update_generator()
-            if g_loss < version.g_factor * d_loss:
-                break
-        self.counters["g_loss"] = g_loss
-        self.counters["step"] += 1
-        self.tally.steps += 1
+        self.tally.d_steps += 1
         self.tally.d_loss += d_loss
-        self.tally.g_loss += g_loss
+        if not warming:
+            for _ in range(version.g_most):
+                g_loss = self._update_generator()
+                if g_loss < version.g_factor * d_loss:
+                    break
+            self.counters["g_loss"] = g_loss
+            self.tally.g_steps += 1
+            self.tally.g_loss += g_loss
+        self.counters["step"] += 1
 
     def row(self) -> dict[str, Any]:
         """Means since the last call: losses, updates per step, scores and their AUROC (real against fake)."""
-        tally, steps = self.tally, max(self.tally.steps, 1)
+        tally, nan = self.tally, float("nan")
         self.tally = Tally()
         return {
-            "d_loss": tally.d_loss / steps,
-            "g_loss": tally.g_loss / steps,
+            "d_loss": tally.d_loss / tally.d_steps if tally.d_steps else nan,
+            "g_loss": tally.g_loss / tally.g_steps if tally.g_steps else nan,
             "r1_penalty": self.counters["penalty"],
-            "d_train_count": tally.d_count / steps,
-            "g_train_count": tally.g_count / steps,
-            "real_scores_mean": float(np.mean(tally.real)) if tally.real else float("nan"),
-            "fake_scores_mean": float(np.mean(tally.fake)) if tally.fake else float("nan"),
+            "d_train_count": tally.d_count / max(tally.d_steps, 1),
+            "g_train_count": tally.g_count / max(tally.d_steps, 1),
+            "real_scores_mean": float(np.mean(tally.real)) if tally.real else nan,
+            "fake_scores_mean": float(np.mean(tally.fake)) if tally.fake else nan,
             "real_fake_auroc": auroc(tally.real, tally.fake),
         }
 
@@ -155,6 +152,13 @@ class Trainer:
                 (mapping if dense else synthesis).append(parameter)
         groups = [{"params": mapping, "lr": self.rates.mapping / LR_MUL}]
         return groups + ([{"params": synthesis, "lr": self.rates.synthesis}] if synthesis else [])
+
+    def _choose_discriminator_blocks(self) -> None:
+        version = self.version
+        if self.warming:
+            self.discriminator.requires_grad_(True)
+        else:
+            train_discriminator(self.discriminator, version.discriminator_up_to, version.inputs_up_to)
 
     def _reduced(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.rates.reduced)
@@ -198,23 +202,22 @@ class Trainer:
         self.counters["penalty"] = float(penalty.detach())
 
     def _update_generator(self) -> float:
-        for parameter in self.trained:
-            parameter.requires_grad_(False)
+        self.discriminator.requires_grad_(False)
         loss = F.softplus(-self._scores(self.augment(self._fakes()))).mean()
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.generator_optimizer.step()
-        for parameter in self.trained:
-            parameter.requires_grad_(True)
+        self._choose_discriminator_blocks()
         self._update_average()
+        self.counters["g_updates"] += 1
         self.tally.g_count += 1
         return float(loss.detach())
 
     @torch.no_grad()
     def _update_average(self) -> None:
         # Early on the average follows closely, as its start is the net that is to be left behind.
-        step = self.step_number
-        beta = min(0.5 ** (self.faces.batch / self.rates.average_images), (1 + step) / (10 + step))
+        done = self.counters["g_updates"]
+        beta = min(0.5 ** (self.faces.batch / self.rates.average_images), (1 + done) / (10 + done))
         for mean, own in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             if own.requires_grad:
                 mean.lerp_(own, 1.0 - beta)

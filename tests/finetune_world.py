@@ -12,7 +12,8 @@ from stylegan.sampling import images_of, to_uint8
 from stylegan_modified.augment import Augment
 from stylegan_modified.carry import conditional_generator, labelled_discriminator, split_generator
 from stylegan_modified.faces import Faces
-from stylegan_modified.trainer import Rates, Trainer
+from stylegan_modified.settings import Rates
+from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import VERSIONS
 
 SIZE = {"channel_base": 64, "channel_max": 8}
@@ -22,6 +23,8 @@ LATENT = {"z_dim": 16, "w_dim": 16, "mapping_width": 16}
 def base_generator(resolution: int = 16) -> Generator:
     torch.manual_seed(1)
     net = Generator(resolution, **SIZE, **LATENT)
+    # A constant that is equal everywhere has no spread, and the norm after it would blow up rounding errors.
+    net.synthesis.layer0.const.data.normal_()
     for name, value in net.named_parameters():
         if name.startswith("synthesis.output"):
             value.data *= 0.3
@@ -53,13 +56,10 @@ def trainer(version: str = "v9", seed: int = 0, rates: Rates | None = None) -> T
 class BrightnessJudge:
     """Counts a picture as the concept when it is brighter than the middle of the base generator's pictures."""
 
-    def attributes(self, images: torch.Tensor, batch: int = 64) -> pd.DataFrame:
+    def read(self, images: torch.Tensor, batch: int = 64) -> tuple[pd.DataFrame, torch.Tensor]:
         bright = images.mean((1, 2, 3)).numpy().astype(np.float64)
         columns = dict.fromkeys(("gender", "quality", "eyes", "mouth", "yaw"), bright)
-        return pd.DataFrame({**columns, "age": -bright, "glasses": -bright})
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1)[:, ::13]
+        return pd.DataFrame({**columns, "age": -bright, "glasses": -bright}), images.flatten(1)[:, ::13]
 
     def concept(self, frame: pd.DataFrame) -> np.ndarray:
         return frame["gender"].to_numpy() > 0.0

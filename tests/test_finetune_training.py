@@ -15,7 +15,8 @@ from stylegan_modified.augment import Augment, camera, shifted
 from stylegan_modified.faces import Faces
 from stylegan_modified.monitor import Monitor, mean_distance, measure
 from stylegan_modified.rung import Files, Rhythm, train_rung
-from stylegan_modified.trainer import Rates, auroc
+from stylegan_modified.settings import Rates
+from stylegan_modified.trainer import auroc
 from stylegan_modified.versions import VERSIONS, train_discriminator, train_generator
 
 RHYTHM = Rhythm(log=2, monitor=4, save=2)
@@ -70,10 +71,10 @@ def test_training_raises_the_share_of_what_the_faces_have_in_common():
     trainer = world.trainer(rates=Rates(mapping=3e-3, synthesis=3e-3, discriminator=3e-3, r1_gamma=1.0,
                                         average_images=100.0))  # fmt: skip
     judge, seeds = world.BrightnessJudge(), range(200)
-    before = measure(trainer.average, judge, seeds, 50, "cpu")[0]["concept"].mean()
+    before = measure(trainer.average, judge, seeds, 50, "cpu").frame["concept"].mean()
     for _ in range(60):
         trainer.step()
-    after = measure(trainer.average, judge, seeds, 50, "cpu")[0]["concept"].mean()
+    after = measure(trainer.average, judge, seeds, 50, "cpu").frame["concept"].mean()
     assert after > before + 0.1, (before, after)
 
 

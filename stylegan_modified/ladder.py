@@ -1,0 +1,216 @@
+"""Climbing the ladder base -> v1 -> v9 with one set of faces and one judge, then measuring what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from pandera.pandas import Column, DataFrameSchema
+
+from pipeline.artefacts import digest, load_into, read_json, read_weights, save_weights, stamp_path, write_json
+from pipeline.command import resolve_device
+from pipeline.errors import PipelineError
+from pipeline.profile import shown
+from pipeline.tables import read_table, write_table
+from stylegan.checkpoint import (
+    discriminator_settings,
+    generator_hash,
+    load_discriminator,
+    load_generator,
+    read_models,
+)
+from stylegan.discriminator import Discriminator
+from stylegan.generator import Generator
+from stylegan_modified import figures
+from stylegan_modified.augment import Augment
+from stylegan_modified.carry import conditional_generator, fresh_discriminator, labelled_discriminator, split_generator
+from stylegan_modified.faces import Faces
+from stylegan_modified.monitor import Measured, Monitor, measure
+from stylegan_modified.plan import Plan
+from stylegan_modified.report import Side, write_report
+from stylegan_modified.rung import LOG, Files, Rhythm, joined, train_rung
+from stylegan_modified.settings import Rates
+from stylegan_modified.trainer import Trainer, has_fast_bfloat16
+from stylegan_modified.versions import VERSIONS
+from virtual_face.oracle import load_oracle
+
+# Latents of this stage alone: not those of stage 1, whose filtered images are the training faces.
+MEASURED_FROM, WATCHED_FROM = 5_000_000, 5_500_000
+SAMPLES = DataFrameSchema({"img_no": Column(int), "seed": Column(int), "concept": Column(bool)})
+
+
+class Ladder:
+    """The nets, faces and judge of one call of stage 5."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]):
+        self.plan, self.say, self.settings = plan, say, plan.settings
+        self.device = resolve_device(plan.device)
+        self.base = load_generator(plan.weights["generator"], self.device)
+        if self.base.resolution != plan.resolution:
+            raise PipelineError(
+                f"{shown(plan.weights['generator'])} makes {self.base.resolution} px images, the profile says "
+                f"{plan.resolution}; name the right file in [weights] or mend the resolution"
+            )
+        self.judge = load_oracle(plan.weights["oracle"], self.device)
+        self.faces = Faces.read(plan.faces, plan.resolution, int(self.settings["batch"]), plan.seed)
+        watched = range(WATCHED_FROM, WATCHED_FROM + int(self.settings["watched"]))
+        self.monitor = Monitor(self.judge, self.faces, watched, int(self.settings["sample_batch"]), self.device)
+        self.provenance = {"v1_steps": int(self.settings["v1_steps"]), "steps": 0, "base": generator_hash(self.base)}
+        self.logs: list[pd.DataFrame] = []
+
+    def train(self) -> None:
+        """Bring the v9 net to its last step; `trainer` and `log` then hold the result."""
+        generator, discriminator = self._bundle() if self.plan.start == "bundle" else self._from_base()
+        self.trainer, self.log = self._rung("v9", generator, discriminator)
+        self.provenance["steps"] += int(self.settings["steps"])
+
+    def finish(self) -> None:
+        """Write weights, measure before and after, draw and report."""
+        plan, average = self.plan, self.trainer.average
+        save_weights(plan.generator, average.state_dict(), version="v9", **self.provenance)
+        save_weights(plan.discriminator, self.trainer.discriminator.state_dict(), version="v9", **self.provenance)
+        whole = joined(self.logs)
+        write_table(plan.history, whole, LOG)
+        self.before, self.after = self._side("before", self.base), self._side("after", average)
+        losses, concept = plan.path("loss_curves_v9.png"), plan.path("concept_curve_v9.png")
+        strip = plan.path("before_after_v9.png")
+        figures.draw_losses(whole, losses)
+        figures.draw_concept(whole, concept, self.before.share())
+        figures.draw_before_after(self.monitor.pictures(self.base), self.monitor.pictures(average), strip)
+        pictures = {
+            "The same latents before (above) and after (below)": strip,
+            "Concept share and diversity while training, from the base generator on": concept,
+            "Losses and discriminator while training": losses,
+        }
+        report = plan.run.path("reports", "finetune_v9.md")
+        write_report(report, self.before, self.after, self.log, self._facts(), pictures, plan.notes)
+
+    def headline(self) -> str:
+        """Return the result in one line."""
+        old, new = self.before.share(), self.after.share()
+        kept = self.after.measured.diversity / self.before.measured.diversity
+        return (
+            f"concept share {old[0]:.3f} [{old[1]:.3f}, {old[2]:.3f}] before, {new[0]:.3f} [{new[1]:.3f}, "
+            f"{new[2]:.3f}] after; diversity {kept:.0%} of before"
+        )
+
+    def _bundle(self) -> tuple[Generator, Discriminator]:
+        """The v9 nets that ship."""
+        path = self.plan.weights["start"]
+        generator = load_generator(path, self.device)
+        if not generator.split or generator.resolution != self.plan.resolution:
+            raise PipelineError(f"{shown(path)} is no v9 generator of {self.plan.resolution} px; see MODELS.md")
+        known = read_json(stamp_path(path)).get("provenance", {}) if stamp_path(path).is_file() else {}
+        if known.get("base", self.provenance["base"]) != self.provenance["base"]:
+            self.plan.notes.append(
+                f"{shown(path)} was fine-tuned from another generator than {shown(self.plan.weights['generator'])}: "
+                "before and after are different worlds; train it anew with --train"
+            )
+        self.provenance |= {name: int(known.get(name, 0)) for name in ("v1_steps", "steps")}
+        if "history" in self.plan.weights:
+            self.logs.append(read_table(self.plan.weights["history"], LOG))
+        return generator, load_discriminator(path, self.device)
+
+    def _from_base(self) -> tuple[Generator, Discriminator]:
+        """The start of v9: the base generator, over v1 when that has steps."""
+        path = self.plan.weights["generator"]
+        state = read_models(path).get("discriminator")
+        if state is None:
+            self.say(f"{shown(path)} holds no discriminator: an untrained one takes its place")
+            critic = fresh_discriminator(self.base, self.plan.seed)
+        else:
+            critic = Discriminator(**discriminator_settings(state, path))
+            load_into(critic, state, path)
+        generator = conditional_generator(self.base, seed=self.plan.seed)
+        critic = labelled_discriminator(critic)
+        if int(self.settings["v1_steps"]):
+            first, log = self._rung("v1", generator, critic)
+            generator, critic = first.average, first.discriminator
+            self.logs.append(log)
+        return split_generator(generator, seed=self.plan.seed), critic
+
+    def _rung(self, name: str, generator: Generator, discriminator: Discriminator) -> tuple[Trainer, pd.DataFrame]:
+        plan, settings, version = self.plan, self.settings, VERSIONS[name]
+        if "discriminator_up_to" in settings:
+            version = dataclasses.replace(version, discriminator_up_to=int(settings["discriminator_up_to"]))
+        # The warm-up belongs to the first rung that trains: later ones get a discriminator that knows the faces.
+        warm = int(settings["warm_steps"]) if name == "v1" or not int(settings["v1_steps"]) else 0
+        steps = warm + int(settings["v1_steps" if name == "v1" else "steps"])
+        known = {field.name for field in dataclasses.fields(Rates)} - {"reduced"}
+        rates = {key: value for key, value in settings.items() if key in known}
+        rates = Rates(**{**rates, "warm_steps": warm}, reduced=has_fast_bfloat16(self.device))
+        trainer = Trainer(generator, discriminator, version, self.faces, rates, plan.seed, self.device, Augment())
+        # A state of the other start may have taken hours, so each start keeps its own.
+        ending = f"{name}_from_{plan.start}"
+        files = Files(
+            plan.path(f"state_{ending}.pth"), plan.path(f"train_log_{name}.csv"), plan.path(f"samples_{ending}")
+        )
+        rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
+        free = {"steps", "samples"} | ({"v1_steps"} if name == "v1" else set())
+        fingerprint = {key: value for key, value in settings.items() if key not in free} | {
+            "seed": plan.seed,
+            "rates": rates,
+            "version": version,
+            **{key: digest(path) for key, path in plan.stamp["inputs"].items()},
+        }
+        if plan.force:
+            files.state.unlink(missing_ok=True)
+        log = train_rung(trainer, steps, self.monitor, files, rhythm, fingerprint, self.say)
+        if name == "v9":
+            self.logs.append(log)
+        return trainer, log
+
+    def _side(self, name: str, generator: Generator) -> Side:
+        """Measure one generator, or read what an earlier call measured of the same net."""
+        path, samples = self.plan.path(f"concept_{name}_v9.csv"), int(self.settings["samples"])
+        record, batch = path.with_suffix(".measured.json"), int(self.settings["sample_batch"])
+        origin = {
+            "generator": generator_hash(generator),
+            "oracle": digest(self.plan.weights["oracle"]),
+            "samples": samples,
+        }
+        seen = read_json(record) if record.is_file() and path.is_file() else {}
+        if {key: seen.get(key) for key in origin} != origin:
+            seeds = range(MEASURED_FROM, MEASURED_FROM + samples)
+            measured = measure(generator, self.judge, seeds, batch, self.device, f"measure {name}")
+            record.unlink(missing_ok=True)
+            write_table(path, measured.frame, SAMPLES)
+            spread = {"diversity": measured.diversity, "concept_diversity": measured.concept_diversity}
+            seen = {**origin, **spread}
+            write_json(record, seen)
+        separation = self.monitor.separation(generator, self.trainer.discriminator)
+        measured = Measured(read_table(path, SAMPLES), float(seen["diversity"]), float(seen["concept_diversity"]))
+        return Side(measured, separation)
+
+    def _facts(self) -> dict[str, Any]:
+        version, rates, known, faces = self.trainer.version, self.trainer.rates, self.provenance, self.faces
+        return {
+            "start": "the bundled v9 net" if self.plan.start == "bundle" else "the base generator",
+            "steps since the base": f"{known['v1_steps']} of v1, {known['steps']} of v9",
+            "steps of this run": " and ".join(
+                f"{self.settings[name]} {what}"
+                for name, what in (("warm_steps", "of D alone"), ("v1_steps", "of v1"), ("steps", "of v9"))
+                if int(self.settings[name])
+            ),
+            "faces": f"{len(self.plan.faces)}, batch {faces.batch}, {faces.per_epoch} batches an epoch",
+            "trained of G": f"mapping and blocks up to {version.generator_up_to} px",
+            "trained of D": f"blocks up to {version.discriminator_up_to} px (all of them while D trains alone)",
+            "repeat rule": f"D up to {version.d_most} until d_loss < {version.d_factor} g_loss, "
+            f"G up to {version.g_most} until g_loss < {version.g_factor} d_loss",
+            "rates (effective weights)": f"mapping {rates.mapping:g}, synthesis {rates.synthesis:g}, "
+            f"D {rates.discriminator:g}; Adam (0, .99)",
+            "R1": f"gamma {rates.r1_gamma:g}, every {rates.r1_every} updates of D",
+            "labels": "zeros",
+        }
+
+
+def write_bundle(plan: Plan, path) -> None:
+    """Write the file that ships from what a run trained: generator, discriminator, and beside it the whole log."""
+    nets = {"generator": read_weights(plan.generator), "discriminator": read_weights(plan.discriminator)}
+    measured = read_table(plan.path("concept_after_v9.csv"), SAMPLES)
+    provenance = read_json(stamp_path(plan.generator))["provenance"]
+    extra = {"faces": len(plan.faces), "concept_share": float(measured["concept"].mean()), "seed": plan.seed}
+    save_weights(path, nets, half=True, **provenance, **extra)
+    write_table(path.with_suffix(".csv"), read_table(plan.history, LOG), LOG)

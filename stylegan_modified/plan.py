@@ -1,0 +1,142 @@
+"""What one call of stage 5 will do, decided from options and profile before any net is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artefacts import code_version, read_json, stamp_path
+from pipeline.command import StageOptions
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile, shown
+from pipeline.run import Run
+from stylegan_modified.settings import finetune_settings
+
+CODE = ("run_stylegan_finetune_v9", "stylegan", "stylegan_modified", "pipeline.seeds", "pipeline.report")
+GENERATOR = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
+
+
+@dataclass
+class Plan:
+    """Settings, inputs and outputs of one call."""
+
+    run: Run
+    resolution: int
+    seed: int
+    device: str
+    force: bool
+    start: str
+    """Where training starts: "bundle" (the v9 net that ships) or "base" (the base generator, over v1)."""
+    settings: dict[str, Any]
+    weights: dict[str, Path]
+    faces: list[Path]
+    stamp: dict[str, Any]
+    notes: list[str]
+
+    def path(self, name: str) -> Path:
+        """Return the path of something in stylegan_modified/ of the run."""
+        return self.run.path("stylegan_modified", name)
+
+    @property
+    def generator(self) -> Path:
+        return self.run.path(*GENERATOR)
+
+    @property
+    def discriminator(self) -> Path:
+        return self.path("stylegan_dis_fine_tuned_v9.pth")
+
+    @property
+    def history(self) -> Path:
+        """Log of the whole way from the base generator, as far as it is known; steps counted through."""
+        return self.path("train_log_whole.csv")
+
+    def artefacts(self) -> dict[Path, str]:
+        """Return what this stage writes, with a few words each."""
+        return {
+            self.generator: "generator, running average",
+            self.discriminator: "discriminator",
+            self.path("train_log_v9.csv"): "",
+            self.history: "log of the whole way from the base generator",
+            self.path("concept_before_v9.csv"): "oracle on samples before",
+            self.path("concept_after_v9.csv"): "oracle on the same latents after",
+            self.run.path("reports", "finetune_v9.md"): "report",
+        }
+
+
+def make_plan(
+    options: StageOptions, train: bool = False, steps: int | None = None, v1_steps: int | None = None
+) -> Plan:
+    """Resolve options against the profile; PipelineError names what is missing.
+
+    A net that was trained in this run is not replaced by the bundled one, unless forced.
+    """
+    profile, run, notes = Profile.load(options.profile), Run(options.run), []
+    kept, seed = {} if train or options.force else _trained_here(run), options.seed
+    if kept:
+        seed = int(kept["seed"])
+        notes.append("the v9 net that was trained in this run is kept; --force goes back to the bundled one")
+    train = train or bool(kept)
+    settings = finetune_settings(profile, train)
+    for name, value in (("steps", steps), ("v1_steps", v1_steps)):
+        settings[name] = int(value if value is not None else kept.get("options", {}).get(name, settings[name]))
+    section = "finetune.train" if train else "finetune.demo"
+    if settings["steps"] < 1:
+        raise PipelineError(f"steps {settings['steps']}: at least 1; give --steps or set it in [{section}]")
+    if settings["v1_steps"] < 0:
+        raise PipelineError(f"--v1-steps {settings['v1_steps']}: 0 or more")
+    weights = {"generator": profile.weight("generator"), "oracle": profile.weight("attribute_net")}
+    bundle = None if train else _bundle(profile)
+    if bundle:
+        weights["start"] = bundle
+        if bundle.with_suffix(".csv").is_file():
+            weights["history"] = bundle.with_suffix(".csv")
+        settings |= {"warm_steps": 0, "v1_steps": 0}
+    elif not train:
+        notes.append(
+            "there is no bundled v9 net (generator_v9 in [weights]): training started from the base generator, with so "
+            "few steps that the concept share will rise little; --train takes the steps it needs"
+        )
+    folder = run.path("stylegan", "synthesize_results_filtered")
+    faces = sorted(folder.glob("*.jpg"))
+    if len(faces) < int(settings["batch"]):
+        raise PipelineError(
+            f"{shown(folder)} holds {len(faces)} faces, one batch needs {settings['batch']}; run stages 1 and 2 first "
+            "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
+        )
+    start = "bundle" if bundle else "base"
+    stamp = {
+        "options": {**settings, "start": start, "train": train, "resolution": profile.resolution},
+        "seed": seed,
+        "inputs": {**weights, "faces": folder},
+        "code": code_version(*CODE),
+    }
+    return Plan(
+        run=run,
+        resolution=profile.resolution,
+        seed=seed,
+        device=options.device,
+        force=options.force,
+        start=start,
+        settings=settings,
+        weights=weights,
+        faces=faces,
+        stamp=stamp,
+        notes=notes,
+    )
+
+
+def _trained_here(run: Run) -> dict[str, Any]:
+    """Stamp of the run's v9 net when it was trained with --train, else empty."""
+    stamp = stamp_path(run.path(*GENERATOR))
+    if not run.path(*GENERATOR).is_file() or not stamp.is_file():
+        return {}
+    content = read_json(stamp)
+    return content if (content.get("options") or {}).get("train") else {}
+
+
+def _bundle(profile: Profile) -> Path | None:
+    try:
+        return profile.weight("generator_v9")
+    except PipelineError:
+        return None

@@ -1,0 +1,69 @@
+"""The numbers of a fine-tuning, and how a profile gives them: [finetune], [finetune.demo], [finetune.train]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the trainer needs; rates are those of effective weights (spread 1), whatever the layer's multiplier."""
+
+    mapping: float = 2e-4
+    """Eight layers add up: at 1e-3 one step turns w by a tenth, and the discriminator never catches up."""
+    synthesis: float = 1e-4
+    discriminator: float = 2e-3
+    r1_gamma: float = 1.0
+    r1_every: int = 16
+    average_images: float = 2000.0
+    """Half life of the running average of the generator, in generated images."""
+    warm_steps: int = 0
+    """First steps that train D alone, all of its blocks: for a discriminator that has never seen these faces."""
+    reduced: bool = False
+    """Convolutions in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What stage 5 needs besides the rates."""
+
+    steps: int = 0
+    """Steps of v9."""
+    v1_steps: int = 0
+    """Steps of v1 before it, when training starts from the base generator."""
+    batch: int = 8
+    discriminator_up_to: int | None = None
+    """Train the discriminator's blocks up to this resolution instead of those in the table of versions."""
+    samples: int = 2000
+    """Faces measured before and after."""
+    watched: int = 256
+    """Faces measured by each monitor."""
+    sample_batch: int = 8
+    log_every: int = 10
+    monitor_every: int = 50
+    save_every: int = 50
+
+
+def finetune_settings(profile: Profile, train: bool) -> dict[str, Any]:
+    """Settings by name; [finetune.train] or [finetune.demo] win over [finetune]. PipelineError for an unknown key."""
+    kinds = {entry.name: str(entry.type) for part in (Finetuning, Rates) for entry in fields(part)}
+    del kinds["reduced"]  # decided by the machine
+    result = {entry.name: entry.default for entry in fields(Finetuning)} | {"warm_steps": 0}
+    for section in ("finetune", "finetune.train" if train else "finetune.demo"):
+        given = {name: value for name, value in profile.section(section).items() if not isinstance(value, dict)}
+        for name, value in given.items():
+            whole = "int" in kinds.get(name, "")
+            if name not in kinds:
+                known = ", ".join(sorted(kinds))
+                raise PipelineError(f"profile {profile.path}, section [{section}]: unknown key {name}; known: {known}")
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                wanted = "a whole number" if whole else "a number"
+                raise PipelineError(f"profile {profile.path}, section [{section}]: {name} = {value!r}, give {wanted}")
+        result |= given
+    if result["discriminator_up_to"] is None:
+        del result["discriminator_up_to"]
+    return result

@@ -1,0 +1,166 @@
+"""Stage 5 as a command: it goes on from the bundle or climbs from the base, survives a kill, and does nothing twice."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import finetune_world as world
+import pytest
+import torch
+
+import run_stylegan_finetune_v9 as stage
+import stylegan_modified.ladder
+from pipeline.artefacts import read_json, read_weights, save_image, save_weights, stamp_path
+from pipeline.command import Summary
+from pipeline.errors import PipelineError
+from stylegan.checkpoint import load_discriminator, load_generator
+from stylegan.sampling import images_of, to_uint8
+from stylegan_modified.rung import LOG
+from virtual_face.oracle import AttributeNet
+
+SMALL = {"batch": 4, "samples": 16, "watched": 8, "log_every": 2, "monitor_every": 4, "save_every": 2}
+TABLES = ("train_log_v9.csv", "train_log_whole.csv", "concept_before_v9.csv", "concept_after_v9.csv")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    """Random nets: base generator with discriminator, and an oracle."""
+    folder = tmp_path_factory.mktemp("weights")
+    nets = {"generator": world.base_generator(), "discriminator": world.base_discriminator()}
+    save_weights(folder / "generator.pth", {name: net.state_dict() for name, net in nets.items()})
+    torch.manual_seed(3)
+    save_weights(folder / "oracle.pth", AttributeNet().state_dict())
+    return {"generator": folder / "generator.pth", "attribute_net": folder / "oracle.pth"}
+
+
+@pytest.fixture
+def profile(write_profile, weights, tmp_path):
+    """Return a function that writes the profile; the bundled v9 net is named, whether it is there or not."""
+
+    def write(**more) -> Path:
+        files = {**weights, "generator_v9": tmp_path / "bundle" / "generator_v9.pth"}
+        sections = {"finetune": {**SMALL, **more}, "finetune.demo": {"steps": 2, "v1_steps": 0, "warm_steps": 0},
+                    "finetune.train": {"steps": 4, "v1_steps": 2, "warm_steps": 2}}  # fmt: skip
+        return write_profile(resolution=16, weights=files, **sections)
+
+    return write
+
+
+def new_run(path: Path) -> Path:
+    """A run folder in which stage 2 kept 24 faces."""
+    faces = to_uint8(images_of(world.base_generator(), torch.randn(24, 16, generator=torch.Generator().manual_seed(7))))
+    for k, face in enumerate(faces):
+        save_image(path / "stylegan" / "synthesize_results_filtered" / f"{k * 3:06d}.jpg", face)
+    return path
+
+
+def finetune(run: Path, profile: Path, **options) -> Summary:
+    """Run the stage in this process; return its summary."""
+    stage.run(stage.Options(profile=str(profile), run=str(run), device="cpu", **options))
+    return Summary.printed[-1]
+
+
+def tables(run: Path) -> dict[str, bytes]:
+    return {name: (run / "stylegan_modified" / name).read_bytes() for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
+def test_from_the_base_over_v1_to_the_file_that_ships_and_on_from_there(tmp_path, profile, monkeypatch):
+    run, path = new_run(tmp_path / "run"), profile()
+    bundle = tmp_path / "bundle" / "generator_v9.pth"
+    summary = finetune(run, path, train=True, export=str(bundle))
+    assert {file.name for file, _ in summary.written} >= {"stylegan_gen_fine_tuned_v9.pth", "finetune_v9.md", *TABLES}
+    whole = stylegan_modified.ladder.read_table(run / "stylegan_modified" / "train_log_whole.csv", LOG)
+    assert whole["step"].tolist() == [0, 2, 4, 4, 6, 8] and whole["version"].tolist() == ["v1"] * 3 + ["v9"] * 3
+    assert whole["g_train_count"].iloc[1] == 0  # the warm-up trains D alone
+    report = (run / "reports" / "finetune_v9.md").read_text(encoding="utf-8")
+    assert "2 of D alone and 2 of v1 and 4 of v9" in report and "](../stylegan_modified/" in report
+
+    # The shipped file holds the same nets, in half the space.
+    shipped, own = load_generator(bundle), load_generator(run / "stylegan_modified/stylegan_gen_fine_tuned_v9.pth")
+    z = torch.randn(4, 16)
+    assert shipped.split and torch.allclose(images_of(shipped, z), images_of(own, z), atol=0.02)
+    assert load_discriminator(bundle).label_concat
+    assert read_json(stamp_path(bundle))["provenance"]["steps"] == 4
+
+    # A net trained here stays, and is not touched again.
+    monkeypatch.setattr(stylegan_modified.ladder, "Ladder", lambda *_, **__: pytest.fail("nets were loaded"))
+    for train in (True, False):
+        assert finetune(run, path, train=train).written == []
+    monkeypatch.undo()
+
+    # Another run goes on from the shipped file; before and after are measured on the same latents.
+    other = new_run(tmp_path / "other")
+    finetune(other, path)
+    rows = stylegan_modified.ladder.read_table(other / "stylegan_modified" / "train_log_whole.csv", LOG)
+    assert rows["step"].tolist() == [0, 2, 4, 4, 6, 8, 8, 10]
+    assert read_json(stamp_path(other / "stylegan_modified/stylegan_gen_fine_tuned_v9.pth"))["provenance"]["steps"] == 6
+    assert tables(other)["concept_before_v9.csv"] == tables(run)["concept_before_v9.csv"]
+    said = finetune(other, path, steps=4).notes
+    assert stylegan_modified.ladder.read_table(other / "stylegan_modified/train_log_v9.csv", LOG)["step"].max() == 4
+    assert any("concept share" in line for line in said)
+
+
+def test_without_a_bundled_net_it_starts_from_the_base_and_says_so(tmp_path, profile):
+    run, path = new_run(tmp_path / "run"), profile()
+    summary = finetune(run, path)
+    assert any("no bundled v9 net" in line for line in summary.notes)
+    assert "no bundled v9 net" in (run / "reports" / "finetune_v9.md").read_text(encoding="utf-8")
+    assert finetune(run, path).written == []
+    again = new_run(tmp_path / "again")
+    finetune(again, path)
+    assert tables(again) == tables(run)
+
+
+def test_a_killed_stage_ends_with_the_same_tables(tmp_path, profile):
+    path = profile()
+    finetune(new_run(tmp_path / "whole"), path, steps=6)
+    run = new_run(tmp_path / "killed")
+    call = [sys.executable, stage.__file__, "--profile", str(path), "--run", str(run), "--device", "cpu", "--steps"]
+    process = subprocess.Popen([*call, "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = run / "stylegan_modified" / "state_v9_from_base.pth"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert state.exists() and not (run / "reports").exists()
+    step = read_weights(state)["counters"]["step"]
+    finetune(run, path, steps=max(6, step))
+    if step <= 6:
+        assert tables(run) == tables(tmp_path / "whole")
+
+
+def test_problems_are_named_before_any_net_is_loaded(tmp_path, profile, weights):
+    run, path = new_run(tmp_path / "run"), profile()
+    with pytest.raises(PipelineError, match="holds 0 faces.*run stages 1 and 2"):
+        finetune(tmp_path / "empty", path)
+    with pytest.raises(PipelineError, match="at least 1"):
+        finetune(run, path, steps=0)
+    with pytest.raises(PipelineError, match="ends in .pth"):
+        finetune(run, path, export="weights")
+    with pytest.raises(PipelineError, match=r"section \[finetune\]: unknown key maping"):
+        finetune(run, profile(maping=1e-3))
+    with pytest.raises(PipelineError, match=r"batch = 4.5, give a whole number"):
+        finetune(run, profile(batch=4.5))
+
+
+def test_foreign_weights_and_broken_faces_are_named(tmp_path, profile, weights):
+    run, path = new_run(tmp_path / "run"), profile()
+    bundle = tmp_path / "bundle" / "generator_v9.pth"
+    bundle.parent.mkdir()
+    shutil.copy(weights["generator"], bundle)
+    with pytest.raises(PipelineError, match="is no v9 generator"):
+        finetune(run, path)
+    bundle.unlink()
+    broken = next((run / "stylegan" / "synthesize_results_filtered").glob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:300])
+    with pytest.raises(PipelineError, match=broken.name):
+        finetune(run, path)
