@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from segmentation_world import GREY, random_parsenet, rendered, score_cases
+from segmentation_world import GREY, filtered_run, random_parsenet, rendered, score_cases
 
 import compute_property_scores as stage
 import run_property_cnn
-from pipeline.artefacts import save_image, write_json
+import run_segmentation
+from pipeline.artefacts import read_image, save_image, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
+from pipeline.profile import Profile
 from pipeline.tables import read_table, write_table
 from property_score.measure import measure
 from property_score.normalisation import Normalisation
@@ -220,6 +222,19 @@ def test_with_a_normalisation_the_scores_are_z_scores(parser):
     scorer = GeometricScorer(parser, window=ALIGNED_WINDOW, normalisation=fitted)
     pd.testing.assert_frame_equal(scorer.score(pictures()), fitted.apply(raw))
     assert scorer.provenance["units"] == "z" and scorer.provenance["parser"] == "parsenet"
+
+
+def test_the_geometric_scorer_gives_a_filtered_picture_its_row_of_stages_3_and_4(tmp_path, write_profile):
+    profile, run = write_profile(weights={"parsenet": random_parsenet(tmp_path / "parsenet.pth")}), tmp_path / "run"
+    folder = filtered_run(run)
+    run_segmentation.run(run_segmentation.Options(profile=str(profile), run=str(run), device="cpu"))
+    score(run, profile)
+    files = sorted(folder.glob("*.jpg"))
+    images = torch.from_numpy(np.stack([read_image(path) for path in files])).permute(0, 3, 1, 2) / 127.5 - 1
+    scores = GeometricScorer.load(Profile.load(profile), run / FOLDER / "normalisation.json").score(images)
+    of_stages = table(run, "all_scores_v2.csv")
+    assert scores["reason"].tolist() == [*of_stages["reason"], "no face found"]
+    np.testing.assert_allclose(scores[list(PROPERTIES)][:-1], of_stages[list(SCORE_COLUMNS)], atol=1e-6, equal_nan=True)
 
 
 def test_a_scorer_wants_either_a_cropper_or_a_window(parser):
