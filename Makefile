@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 RUN ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sheet reproduce clean
+.PHONY: help setup demo test lint sheet weights reproduce measure clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,22 @@ lint: setup ## ruff
 sheet: setup ## 64 procedural faces with their masks, drawn to runs/sheet.png
 	$(PY) -m virtual_face.render --seeds 0-63 --out runs/sheet.png
 
-reproduce: setup ## every stage trained anew instead of taken from the bundled weights, into runs/reproduce (hours)
+# The networks of weights/demo, in the order in which they need each other; each line goes on where it stopped.
+weights: setup ## train the bundled weights anew from nothing (hours)
+	$(PY) -m virtual_face.train_generator --start work/generator_init.pth
+	$(PY) -m virtual_face.dataset --generator work/generator_init.pth --out work/renders --count 20480 --shard 256
+	$(PY) -m virtual_face.dataset --out work/heldout --count 2048 --first-seed 1000000
+	$(PY) -m virtual_face.train_oracle --data work/renders --out weights/demo/attribute_net.pth --minutes 15
+	$(PY) -m segmentation.train_parsenet --data work/renders --out weights/demo/parsenet.pth --minutes 20
+	$(PY) -m virtual_face.train_generator --minutes 120 --oracle weights/demo/attribute_net.pth
+	$(PY) -m virtual_face.train_discriminator --minutes 5
+	$(PY) -m virtual_face.label --out weights/demo/labels_first_2000.csv
+
+reproduce: weights ## the bundled weights anew, then every stage trained anew, into runs/reproduce (many hours)
 	$(PY) run_pipeline.py --profile demo --run runs/reproduce --train
+
+measure: setup ## measure renders, generator and latent space; needs the renders that `make weights` draws
+	$(PY) -m virtual_face.measure
 
 clean: ## remove the demo run and caches; other runs and .venv stay
 	rm -rf $(RUN) .ruff_cache .pytest_cache

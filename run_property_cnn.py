@@ -99,7 +99,8 @@ def plan(options: Options) -> Plan:
     if not scores.exists():
         raise PipelineError(f"{scores} is missing; run compute_property_scores.py --run {run} first")
     model = run.path("property_score", "models", "merged_property_cnn.pth")
-    bundled = profile.weight("property_cnn") if profile.get("weights.property_cnn", None) else None
+    takes_bundled = not options.train and profile.get("weights.property_cnn", None)
+    bundled = profile.weight("property_cnn") if takes_bundled else None
     work = Plan(run, profile.resolution, float(section.get("width", 0.25)), training, numbers, bundled, model, None)
     here = _source(model) == "trained"
     if not options.train and here and not options.force:

@@ -5,7 +5,9 @@
     python -m virtual_face.train_generator --minutes 120 --oracle weights/demo/attribute_net.pth
 
 The mapping network stays as it was drawn; a latent's face is the render of the factors that `LatentMap` reads from its
-w, and the synthesis network learns to draw it: 32, then 64, then 128 pixels. With --oracle a feature loss and a
+w, and the synthesis network learns to draw it: 32, then 64, then 128 pixels. While it trains, the style layers take the
+whitened p = read (w - mean) in place of w, which is far better conditioned; the product is folded into ordinary style
+weights at the end. With --oracle a feature loss and a
 discriminator on the oracle's features sharpen it. The same command goes on where it stopped.
 """
 
@@ -25,10 +27,11 @@ from pipeline.command import main
 from pipeline.seeds import latents_from_seeds
 from stylegan.checkpoint import save_checkpoint
 from stylegan.discriminator import Discriminator
-from stylegan.generator import Generator
+from stylegan.generator import Generator, Synthesis
 from stylegan.sampling import to_uint8
 from virtual_face.latent_map import latent_map_of
 from virtual_face.oracle import AttributeNet, load_oracle
+from virtual_face.population import FACTORS, ODD_FACTORS
 from virtual_face.shards import read_shards
 
 CHANNEL_BASE, CHANNEL_MAX = 2048, 256
@@ -59,21 +62,16 @@ class GeneratorOptions:
     """Weight of the adversarial term once the feature discriminator is warm."""
     rate: float = 1e-2
     final_rate: float = 1.5e-3
-    eager: bool = False
     seed: int = 0
 
 
 def new_generator(seed: int = 0) -> Generator:
-    """An untrained generator: the mapping network as it will stay, its mean w known, mild styles for a calm start."""
+    """An untrained generator: the mapping network as it will stay, and its mean w."""
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     generator = Generator(128, channel_base=CHANNEL_BASE, channel_max=CHANNEL_MAX).eval()
     with torch.no_grad():
-        z = torch.randn(20_000, 512)
-        generator.truncation.w_avg.copy_(generator.mapping(z).mean(0))
-        for name, parameter in generator.synthesis.named_parameters():
-            if name.endswith("style.weight"):
-                parameter.mul_(0.1)
+        generator.truncation.w_avg.copy_(generator.mapping(torch.randn(20_000, 512)).mean(0))
     torch.random.set_rng_state(state)
     return generator
 
@@ -117,11 +115,16 @@ class Training:
         data = read_shards(options.data, ("images", "masks", "w"))
         self.images, self.masks, self.w = (torch.from_numpy(data[name]) for name in ("images", "masks", "w"))
         torch.manual_seed(options.seed)
-        self.generator = new_generator()
-        self.generator.mapping.requires_grad_(False)
-        self.map = latent_map_of(self.generator)
-        self.average = {k: v.clone() for k, v in self.generator.synthesis.state_dict().items()}
-        self.parameters = [p for n, p in self.generator.synthesis.named_parameters() if "apply_noise" not in n]
+        self.map = latent_map_of(new_generator())
+        self.p = self.map.p(self.w)
+        self.mirror = torch.tensor([-1.0 if name in ODD_FACTORS else 1.0 for name in FACTORS])
+        self.synthesis = Synthesis(128, CHANNEL_BASE, CHANNEL_MAX, len(FACTORS))
+        with torch.no_grad():
+            for name, parameter in self.synthesis.named_parameters():
+                if name.endswith("style.weight"):
+                    parameter.mul_(0.2)  # mild styles for a calm start
+        self.average = {k: v.clone() for k, v in self.synthesis.state_dict().items()}
+        self.parameters = [p for n, p in self.synthesis.named_parameters() if "apply_noise" not in n]
         self.optimiser = torch.optim.Adam(self.parameters, lr=options.rate, betas=(0.0, 0.99))
         self.random = torch.Generator().manual_seed(options.seed)
         self.seen, self.minutes, self.feature_seen = 0, 0.0, 0
@@ -134,12 +137,10 @@ class Training:
         self.checkpoint = Path(options.work) / "training.pth"
         if self.checkpoint.exists():
             self.load()
-        synthesis = self.generator.synthesis
-        self.synthesis = synthesis if options.eager else torch.compile(synthesis, dynamic=False)
 
     def load(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
-        self.generator.synthesis.load_state_dict(state["synthesis"])
+        self.synthesis.load_state_dict(state["synthesis"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.random.set_state(state["random"])
@@ -150,7 +151,7 @@ class Training:
 
     def save(self) -> None:
         state = {
-            "synthesis": self.generator.synthesis.state_dict(),
+            "synthesis": self.synthesis.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "random": self.random.get_state(),
@@ -164,38 +165,42 @@ class Training:
             torch.save(state, temporary)
 
     def averaged(self) -> Generator:
+        """The averaged generator in its final form: style weights that take w."""
         generator = new_generator()
-        generator.synthesis.load_state_dict(self.average)
+        state = dict(self.average)
+        k, width = self.map.read.shape
+        for name in [n for n in state if n.endswith("style.weight")]:
+            effective = state[name] / k**0.5
+            bias = name.replace("weight", "bias")
+            state[name] = effective @ self.map.read * width**0.5
+            state[bias] = state[bias] - effective @ (self.map.read @ self.map.mean)
+        generator.synthesis.load_state_dict(state)
         return generator.eval()
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures, pixel weights and latents: half of them mirrored, the part of w that no factor reads exchanged."""
+        """Pictures, pixel weights and p: half of them mirrored."""
         n = self.options.batch
         pick = torch.randint(len(self.images), (n,), generator=self.random)
         images = self.images[pick].permute(0, 3, 1, 2).float() / 127.5 - 1
-        weight, w = self.class_weight[self.masks[pick].long()][:, None], self.w[pick]
+        weight, p = self.class_weight[self.masks[pick].long()][:, None], self.p[pick]
         flip = torch.rand(n, generator=self.random) < 0.5
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
         weight = torch.where(flip[:, None, None, None], weight.flip(-1), weight)
-        w = torch.where(flip[:, None], self.map.mirror(w), w)
-        other = self.w[torch.randint(len(self.w), (n,), generator=self.random)]
-        keep = torch.rand(n, generator=self.random) < 0.3
-        w = torch.where(keep[:, None], w, self.map.swap_rest(w, other))
-        return images, weight, w
+        return images, weight, torch.where(flip[:, None], p * self.mirror, p)
 
     def step(self) -> dict[str, float]:
         options = self.options
         lod = 2 if self.seen < options.until_64 else 1 if self.seen < options.until_128 else 0
         progress = min(1.0, self.minutes / options.minutes)
-        rate = options.final_rate + (options.rate - options.final_rate) * 0.5 * (1 + np.cos(np.pi * progress))
+        rate = float(options.final_rate + (options.rate - options.final_rate) * 0.5 * (1 + np.cos(np.pi * progress)))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        images, weight, w = self.batch()
+        images, weight, p = self.batch()
         factor = 2**lod
         if factor > 1:
             images, weight = F.avg_pool2d(images, factor), F.avg_pool2d(weight, factor)
         with torch.autocast("cpu", torch.bfloat16):
-            made = self.synthesis(w[:, None].expand(-1, self.generator.num_layers, -1), float(lod))["image"]
+            made = self.synthesis(p[:, None].expand(-1, self.synthesis.num_layers, -1), float(lod))["image"]
         made = made.float()[:, :, ::factor, ::factor]
         losses = {"pixel": pixel_loss(made, images, weight)}
         total = losses["pixel"]
@@ -225,9 +230,9 @@ class Training:
         self.seen += len(images)
         decay = min(0.5 ** (options.batch / 8000), 1 - 1 / (1 + self.seen / options.batch / 10))
         with torch.no_grad():
-            for name, value in self.generator.synthesis.state_dict().items():
+            for name, value in self.synthesis.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
-        return {name: float(value) for name, value in losses.items()} | {"rate": rate, "lod": lod}
+        return {name: value.item() for name, value in losses.items()} | {"rate": rate, "lod": lod}
 
     def sheet(self, path: Path) -> None:
         """Eight renders, the generator's drawings of the same latents, and 16 fresh faces at psi 0.7 and 1."""
