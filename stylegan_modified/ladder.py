@@ -27,6 +27,7 @@ from stylegan_modified import figures
 from stylegan_modified.augment import Augment
 from stylegan_modified.carry import conditional_generator, fresh_discriminator, labelled_discriminator, split_generator
 from stylegan_modified.faces import Faces
+from stylegan_modified.guidance import FilterGuidance
 from stylegan_modified.monitor import Measured, Monitor, measure
 from stylegan_modified.plan import Plan
 from stylegan_modified.report import Side, write_report
@@ -141,7 +142,11 @@ class Ladder:
         known = {field.name for field in dataclasses.fields(Rates)} - {"reduced"}
         rates = {key: value for key, value in settings.items() if key in known}
         rates = Rates(**{**rates, "warm_steps": warm}, reduced=has_fast_bfloat16(self.device))
-        trainer = Trainer(generator, discriminator, version, self.faces, rates, plan.seed, self.device, Augment())
+        guide = FilterGuidance.load(plan.profile, plan.run, self.device) if rates.guidance else None
+        augment = Augment()
+        trainer = Trainer(
+            generator, discriminator, version, self.faces, rates, plan.seed, self.device, augment, guide
+        )
         # A state of the other start may have taken hours, so each start keeps its own.
         ending = f"{name}_from_{plan.start}"
         files = Files(
@@ -202,6 +207,7 @@ class Ladder:
             "rates (effective weights)": f"mapping {rates.mapping:g}, synthesis {rates.synthesis:g}, "
             f"D {rates.discriminator:g}; Adam (0, .99)",
             "R1": f"gamma {rates.r1_gamma:g}, every {rates.r1_every} updates of D",
+            "guidance": f"filter CNNs of stage 2, weight {rates.guidance:g}" if rates.guidance else "none",
             "labels": "zeros",
         }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnn.models import model_paths
 from pipeline.artefacts import code_version, read_json, stamp_path
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
@@ -21,6 +22,7 @@ GENERATOR = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 class Plan:
     """Settings, inputs and outputs of one call."""
 
+    profile: Profile
     run: Run
     resolution: int
     seed: int
@@ -104,6 +106,12 @@ def make_plan(
             f"{shown(folder)} holds {len(faces)} faces, one batch needs {settings['batch']}; run stages 1 and 2 first "
             "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
         )
+    if settings["guidance"]:
+        for name, paths in model_paths(run).items():
+            for fold, path in enumerate(paths):
+                if not path.is_file():
+                    raise PipelineError(f"{path}, which guides the generator, is missing; run stage 2 (run_cnn.py)")
+                weights[f"{name} {fold}"] = path
     start = "bundle" if bundle else "base"
     stamp = {
         "options": {**settings, "start": start, "train": train, "resolution": profile.resolution},
@@ -112,6 +120,7 @@ def make_plan(
         "code": code_version(*CODE),
     }
     return Plan(
+        profile=profile,
         run=run,
         resolution=profile.resolution,
         seed=seed,

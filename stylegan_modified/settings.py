@@ -23,6 +23,8 @@ class Rates:
     """Half life of the running average of the generator, in generated images."""
     warm_steps: int = 0
     """First steps that train D alone, all of its blocks: for a discriminator that has never seen these faces."""
+    guidance: float = 0.0
+    """Weight of the filter CNNs' pull toward the persona in the generator's loss; 0 leaves all to the discriminator."""
     reduced: bool = False
     """Convolutions in bfloat16."""
 

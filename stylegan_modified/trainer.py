@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,14 @@ class Trainer:
         seed: int = 0,
         device: torch.device | str = "cpu",
         augment: Augment | None = None,
+        guide: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
     ):
         if version.split and not generator.split:
             raise PipelineError(f"version {version.name} trains a generator with a split mapping")
         self.version, self.faces, self.rates, self.seed = version, faces, rates, seed
         self.device = torch.device(device)
         self.augment = augment or Augment()
+        self.guide = guide if rates.guidance else None
         self.generator = generator.to(self.device).train()
         self.discriminator = discriminator.to(self.device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -203,9 +206,11 @@ class Trainer:
 
     def _update_generator(self) -> float:
         self.discriminator.requires_grad_(False)
-        loss = F.softplus(-self._scores(self.augment(self._fakes()))).mean()
+        fakes = self._fakes()
+        loss = F.softplus(-self._scores(self.augment(fakes))).mean()
+        pull = self.rates.guidance * self.guide(fakes, self.counters["g_updates"]) if self.guide else 0.0
         self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + pull).backward()
         self.generator_optimizer.step()
         self._choose_discriminator_blocks()
         self._update_average()

@@ -21,7 +21,7 @@ from stylegan.sampling import images_of, to_uint8
 from stylegan_modified.rung import LOG
 from virtual_face.oracle import AttributeNet
 
-SMALL = {"batch": 4, "samples": 16, "watched": 8, "log_every": 2, "monitor_every": 4, "save_every": 2}
+SMALL = {"guidance": 0.0, "batch": 4, "samples": 16, "watched": 8, "log_every": 2, "monitor_every": 4, "save_every": 2}
 TABLES = ("train_log_v9.csv", "train_log_whole.csv", "concept_before_v9.csv", "concept_after_v9.csv")
 
 

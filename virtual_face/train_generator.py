@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipeline.artefacts import atomic
 from pipeline.command import main
 from pipeline.seeds import latents_from_seeds
-from stylegan.checkpoint import save_checkpoint
+from stylegan.checkpoint import load_generator, save_checkpoint
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator, Synthesis
 from stylegan.sampling import to_uint8
@@ -51,6 +51,8 @@ class GeneratorOptions:
     out: str = "weights/demo/generator.pth"
     minutes: float = 60.0
     """Minutes of training altogether."""
+    resume: str = ""
+    """Finished weights to go on from where there is no training checkpoint."""
     batch: int = 16
     until_64: int = 16_000
     """Pictures seen at 32 pixels."""
@@ -137,6 +139,8 @@ class Training:
         self.checkpoint = Path(options.work) / "training.pth"
         if self.checkpoint.exists():
             self.load()
+        elif options.resume:
+            self.take(load_generator(options.resume))
 
     def load(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
@@ -148,6 +152,19 @@ class Training:
         if self.oracle is not None and "critic" in state:
             self.critic.load_state_dict(state["critic"])
             self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+
+    def take(self, generator: Generator) -> None:
+        """Goes on from finished weights: reads the style weights of w back as those of p, and skips the small sizes."""
+        state = generator.synthesis.state_dict()
+        k, width = self.map.read.shape
+        for name in [n for n in state if n.endswith("style.weight")]:
+            effective = state[name] / width**0.5 @ self.map.lift
+            state[name] = effective * k**0.5
+            bias = name.replace("weight", "bias")
+            state[bias] = state[bias] + effective @ (self.map.read @ self.map.mean)
+        self.synthesis.load_state_dict(state)
+        self.average = {name: value.clone() for name, value in state.items()}
+        self.seen = self.options.until_128
 
     def save(self) -> None:
         state = {

@@ -1,0 +1,40 @@
+"""Guidance by the filter CNNs: beside the discriminator, the stage 2 models pull generated faces toward the persona.
+
+With a thousand faces and minutes on a CPU the discriminator alone moves the generator slowly. The filter CNNs already
+know what was filtered for (fine-tune v3 used one of them the same way). The oracle, which measures the result, has no
+part in it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from cnn.filter_cnn import FilterEnsemble, to_unit
+from cnn.models import model_paths
+from cnn.settings import FILTERS, FilterSettings
+from pipeline.profile import Profile
+from pipeline.run import Run
+
+
+class FilterGuidance:
+    """Loss of generated faces against the persona: woman, good quality, not old, no glasses."""
+
+    def __init__(self, ensembles: dict[str, FilterEnsemble]):
+        self.ensembles = ensembles
+
+    @classmethod
+    def load(cls, profile: Profile, run: Run, device: torch.device | str = "cpu") -> FilterGuidance:
+        """The models that stage 2 left in the run; PipelineError where one is missing or does not fit."""
+        architectures, paths = FilterSettings.of(profile).architectures, model_paths(run)
+        return cls({name: FilterEnsemble.load(name, paths[name], architectures[name], device) for name in FILTERS})
+
+    def __call__(self, images: torch.Tensor, step: int) -> torch.Tensor:
+        """Mean cross-entropy of images [N, 3, R, R] in [-1, 1]; the fold models take turns, so that none is fooled."""
+        loss = images.new_zeros(())
+        for name, ensemble in self.ensembles.items():
+            crops = to_unit(ensemble.window.crop(images.clamp(-1, 1)))
+            logits = ensemble.models[step % len(ensemble.models)].crop_logits(crops)
+            wanted = 1.0 if FILTERS[name].keep_high else 0.0
+            loss = loss + F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, wanted))
+        return loss / len(self.ensembles)
