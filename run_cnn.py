@@ -22,7 +22,7 @@ from cnn.models import (
 )
 from cnn.pictures import FILTERED, FOLDER, list_pictures
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
-from pipeline.artefacts import code_version, digest, is_fresh, write_stamp
+from pipeline.artefacts import code_version, digest, is_fresh, remove_leftovers, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
@@ -113,6 +113,8 @@ def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
 def run(options: Options) -> None:
     """Bring models, scores and the filtered folder up to date."""
     work = plan(options)
+    for folder in ("models", "log", "inference_result", "."):
+        remove_leftovers(work.run.path("cnn", folder))
     summary = Summary("2 score and filter faces")
     for text in work.notes:
         summary.note(text)

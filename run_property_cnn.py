@@ -13,7 +13,17 @@ import pandas as pd
 
 from cnn.pictures import FILTERED, NAME, read_pictures
 from cnn.settings import refuse_unknown
-from pipeline.artefacts import atomic, code_version, digest, is_fresh, read_json, stamp_path, write_json, write_stamp
+from pipeline.artefacts import (
+    atomic,
+    code_version,
+    digest,
+    is_fresh,
+    read_json,
+    remove_leftovers,
+    stamp_path,
+    write_json,
+    write_stamp,
+)
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
@@ -127,6 +137,8 @@ def _source(model: Path) -> str:
 def run(options: Options) -> None:
     """Bring the model, its figures and its scores of the filtered faces up to date."""
     work = plan(options)
+    for folder in (work.model.parent, work.log("figures.csv").parent, work.run.path(*CNN_SCORES).parent):
+        remove_leftovers(folder)
     summary = Summary("4b property CNN")
     for text in work.notes:
         summary.note(text)

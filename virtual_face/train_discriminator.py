@@ -31,7 +31,7 @@ class DiscriminatorOptions:
     minutes: float = 5.0
     batch: int = 16
     rate: float = 2e-3
-    r1_gamma: float = 10.0
+    r1_gamma: float = 1.0
     r1_every: int = 16
     seed: int = 0
 

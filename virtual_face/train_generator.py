@@ -35,6 +35,7 @@ from virtual_face.population import FACTORS, ODD_FACTORS
 from virtual_face.shards import read_shards
 
 CHANNEL_BASE, CHANNEL_MAX = 2048, 256
+DISCRIMINATOR_MAX = 128  # it ships twice, and learns from few faces
 # How much a pixel of each parser class counts: large plain areas little, eyes and mouth much.
 CLASS_WEIGHT = (0.6, 1.3, 4.8, 4.8, 8.0, 8.0, 2.2, 6.0, 6.0, 6.0, 0.9)
 
@@ -265,12 +266,18 @@ class Training:
         save_sheet(path, np.concatenate([self.images[:8].numpy(), to_uint8(made)]), 8)
 
     def finish(self) -> None:
-        """Writes the averaged generator (noise strengths are zero) with a discriminator of the same width."""
-        discriminator_path = Path(self.options.work) / "discriminator.pth"
-        discriminator = Discriminator(128, channel_base=CHANNEL_BASE, channel_max=CHANNEL_MAX)
-        if discriminator_path.exists():
-            discriminator.load_state_dict(torch.load(discriminator_path, weights_only=True)["discriminator"])
-        save_checkpoint(self.options.out, half=True, generator=self.averaged(), discriminator=discriminator)
+        """Writes the averaged generator (noise strengths are zero) with a discriminator that is still to be trained."""
+        discriminator = Discriminator(128, channel_base=CHANNEL_BASE, channel_max=DISCRIMINATOR_MAX)
+        save_checkpoint(
+            self.options.out,
+            half=True,
+            generator=self.averaged(),
+            discriminator=discriminator,
+            pictures_seen=self.seen,
+            with_feature_loss=self.feature_seen,
+            training_pictures=len(self.images),
+            minutes=round(self.minutes, 1),
+        )
 
 
 def train(options: GeneratorOptions) -> None:

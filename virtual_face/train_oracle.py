@@ -33,6 +33,8 @@ class OracleOptions:
     out: str
     minutes: float = 15.0
     """Minutes of training altogether; the same command goes on where it stopped."""
+    work: str = "work/oracle"
+    """Folder of the training checkpoint."""
     batch: int = 32
     evaluate: bool = False
     seed: int = 0
@@ -84,7 +86,7 @@ def train(options: OracleOptions) -> None:
     )
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-3)
     generator = torch.Generator().manual_seed(options.seed)
-    spent, step, checkpoint = 0.0, 0, Path(options.out).with_suffix(".training")
+    spent, step, checkpoint = 0.0, 0, Path(options.work) / "training.pth"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["network"])
