@@ -30,7 +30,7 @@ def bytes_of(run: Path) -> dict[str, bytes]:
 
 
 def images_of(run: Path) -> list[Path]:
-    return sorted((run / "stylegan" / "synthesize_results").glob("*.jpg"))
+    return sorted((run / "stylegan" / "synthesize_results").glob("[0-9]*.jpg"))
 
 
 def test_it_writes_images_latents_and_a_sheet(tmp_path, tiny_profile):
