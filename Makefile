@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 RUN ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sheet weights reproduce measure clean
+.PHONY: help setup demo test lint sheet weights reproduce measure publish clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ reproduce: weights ## the bundled weights anew, then every stage trained anew, i
 
 measure: setup ## measure renders, generator and latent space; needs the renders that `make weights` draws
 	$(PY) -m virtual_face.measure
+
+publish: ## copy the reports and pictures of a run into reports/ and images/
+	mkdir -p reports/finetune_v9 images
+	cp $(RUN)/stylegan_modified/*_v9.png reports/finetune_v9/
+	sed 's#\.\./stylegan_modified/#finetune_v9/#g' $(RUN)/reports/finetune_v9.md > reports/finetune_v9.md
+	cp -r $(RUN)/reports/vectorfind_svm_w $(RUN)/reports/vectorfind_svm_w.md reports/
+	cp $(RUN)/reports/vectorfind_svm_w/strip_mouth.jpg images/strip.jpg
 
 clean: ## remove the demo run and caches; other runs and .venv stay
 	rm -rf $(RUN) .ruff_cache .pytest_cache
