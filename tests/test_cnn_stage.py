@@ -103,7 +103,8 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tab
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    finished = {path: path.stat().st_mtime_ns for path in models_folder.glob("[a-z]*.pt") if models.is_trained_here(path)}
+    whole = [path for path in models_folder.glob("[a-z]*.pt") if models.is_trained_here(path)]
+    finished = {path: path.stat().st_mtime_ns for path in whole}
     assert 3 <= len(finished) < 20
     with pytest.raises(PipelineError, match="go on with --train"):
         run_cnn.run(options(run, profile))
