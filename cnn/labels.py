@@ -67,8 +67,9 @@ def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:
 def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, list[str]]:
     """The label rows that belong to the run's pictures, and notes for the summary.
 
-    A row counts when the picture of the same img_no came from the same seed. PipelineError if the labels were made
-    for the faces of another generator or another truncation.
+    A row counts when the picture of the same img_no came from the same seed; of pictures whose generator is not
+    recorded none does, unless the labels name none either. PipelineError if the labels were made for the faces of
+    another generator or another truncation.
     """
     notes = []
     made_for, found = Origin.of_stamp(path), Origin.of_stamp(run.path(*FOLDER))
@@ -81,7 +82,12 @@ def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: 
         raise PipelineError(
             f"the labels {shown(path)} were made for faces with truncation psi {made_for.psi}, but those in {run} have "
             f"psi {found.psi}; sample the faces again with psi {made_for.psi}, or label these and use --labels")
-    if not (made_for.generator and found.generator):
+    if made_for.generator and not found.generator:
+        # Somebody's own pictures: labels that name the faces they belong to say nothing about these.
+        notes.append(f"{shown(path)} labels faces of a generator, and these pictures are not known to be its; no "
+                     "labels are used. Give your own with --labels")
+        return labels[:0].reset_index(drop=True), notes
+    if not made_for.generator:
         notes.append("which generator the labelled faces come from is not recorded; labels are taken on trust")
     seed_of = pictures.set_index("img_no")["seed"].reindex(labels["img_no"]).to_numpy()
     known = ~np.isnan(seed_of)

@@ -14,8 +14,9 @@ import pytest
 
 import run_cnn
 from cnn import bundle, models
-from cnn.labels import deal_folds, read_labels
+from cnn.labels import deal_folds, match_labels, read_labels
 from cnn.settings import FILTER_NAMES, FOLDS
+from pipeline.artefacts import stamp_path, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.run import Run
@@ -267,3 +268,15 @@ def test_pictures_of_another_size_are_refused(world):
     path = Run(run).path("stylegan", "synthesize_results", "000000.jpg")
     with pytest.raises(PipelineError, match="is 32x32 pixels, the profile's resolution is 64"):
         read_pictures([path], 64)
+
+
+def test_labels_of_generated_faces_are_not_put_on_somebody_elses_pictures(tmp_path):
+    path = tmp_path / "labels.csv"
+    labels = pd.DataFrame({"img_no": [0, 1], "gender": [1, 0], "quality": [1, 1], "age": [0, 0], "glass": [0, 0]})
+    labels.to_csv(path, index=False)
+    pictures = pd.DataFrame({"img_no": [0, 1, 2], "seed": -1})
+    matched, notes = match_labels(path, labels, pictures, Run(tmp_path / "run"))
+    assert len(matched) == 2 and "on trust" in notes[0]  # a table that names no generator: the user's own
+    write_json(stamp_path(path), {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": "0-1"}})
+    matched, notes = match_labels(path, labels, pictures, Run(tmp_path / "run"))
+    assert not len(matched) and "no labels" in notes[0]
