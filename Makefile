@@ -31,6 +31,10 @@ weights: setup ## train the bundled weights anew from nothing (hours)
 	$(PY) -m virtual_face.train_generator --minutes 120 --oracle weights/demo/attribute_net.pth
 	$(PY) -m virtual_face.train_discriminator --minutes 5
 	$(PY) -m virtual_face.label --out weights/demo/labels_first_2000.csv
+	$(PY) run_pipeline.py --profile demo --run runs/weights --to 2 --train
+	$(PY) -m cnn.bundle --run runs/weights --to weights/demo/cnn
+	$(PY) run_stylegan_finetune_v9.py --run runs/weights --train --export weights/demo/generator_v9.pth
+	$(PY) -m property_score.train_bundled --count 6000 --epochs 16
 
 reproduce: weights ## the bundled weights anew, then every stage trained anew, into runs/reproduce (many hours)
 	$(PY) run_pipeline.py --profile demo --run runs/reproduce --train

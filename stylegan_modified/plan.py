@@ -14,7 +14,14 @@ from pipeline.profile import Profile, shown
 from pipeline.run import Run
 from stylegan_modified.settings import finetune_settings
 
-CODE = ("run_stylegan_finetune_v9", "stylegan", "stylegan_modified", "pipeline.seeds", "pipeline.report")
+CODE = (
+    "run_stylegan_finetune_v9",
+    "stylegan",
+    "stylegan_modified",
+    "cnn.filter_cnn",
+    "pipeline.seeds",
+    "pipeline.report",
+)
 GENERATOR = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 
 

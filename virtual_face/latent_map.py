@@ -6,7 +6,7 @@ factor is an axis of w, a straight line in w bends every attribute's course, and
 correlated mixtures of several factors (see `population.head_parameters`).
 
 Mirroring stays possible: the factors that change sign when a picture is mirrored depend on their own p's oddly, all
-others do not depend on those, so negating the odd p's of a latent gives the latent of the mirrored face.
+others do not depend on those, so negating the odd p's gives the mirrored face.
 """
 
 from __future__ import annotations
@@ -80,15 +80,6 @@ class LatentMap:
         result = bent.clone()
         result[:, odd] = p[:, odd] * gain / (1 + ODD_BEND**2 * 0.4) ** 0.5
         return result
-
-    def mirror(self, w: Tensor) -> Tensor:
-        """Latents of the mirrored faces."""
-        odd = torch.tensor([INDEX[name] for name in ODD_FACTORS])
-        return w - 2 * self.p(w)[:, odd] @ self.lift[:, odd].T
-
-    def swap_rest(self, w: Tensor, other: Tensor) -> Tensor:
-        """Latents with the factors of w and everything that no factor reads from `other`."""
-        return other + (self.p(w) - self.p(other)) @ self.lift.T
 
 
 def latent_map_of(generator) -> LatentMap:
