@@ -20,21 +20,27 @@ from pipeline.run import Run
 class FilterGuidance:
     """Loss of generated faces against the persona: woman, good quality, not old, no glasses."""
 
-    def __init__(self, ensembles: dict[str, FilterEnsemble]):
-        self.ensembles = ensembles
+    def __init__(self, ensembles: dict[str, FilterEnsemble], margin: float = 1.0):
+        self.ensembles, self.margin = ensembles, margin
 
     @classmethod
-    def load(cls, profile: Profile, run: Run, device: torch.device | str = "cpu") -> FilterGuidance:
+    def load(
+        cls, profile: Profile, run: Run, margin: float = 1.0, device: torch.device | str = "cpu"
+    ) -> FilterGuidance:
         """The models that stage 2 left in the run; PipelineError where one is missing or does not fit."""
         architectures, paths = FilterSettings.of(profile).architectures, model_paths(run)
-        return cls({name: FilterEnsemble.load(name, paths[name], architectures[name], device) for name in FILTERS})
+        ensembles = {name: FilterEnsemble.load(name, paths[name], architectures[name], device) for name in FILTERS}
+        return cls(ensembles, margin)
 
     def __call__(self, images: torch.Tensor, step: int) -> torch.Tensor:
-        """Mean cross-entropy of images [N, 3, R, R] in [-1, 1]; the fold models take turns, so that none is fooled."""
+        """Mean hinge loss of images [N, 3, R, R] in [-1, 1]; the fold models take turns, so that none is fooled.
+
+        Cross-entropy would go on pulling at faces that pass, and at everything that goes along with the traits.
+        """
         loss = images.new_zeros(())
         for name, ensemble in self.ensembles.items():
             crops = to_unit(ensemble.window.crop(images.clamp(-1, 1)))
             logits = ensemble.models[step % len(ensemble.models)].crop_logits(crops)
-            wanted = 1.0 if FILTERS[name].keep_high else 0.0
-            loss = loss + F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, wanted))
+            toward = logits if FILTERS[name].keep_high else -logits
+            loss = loss + F.relu(self.margin - toward).mean()
         return loss / len(self.ensembles)

@@ -142,11 +142,9 @@ class Ladder:
         known = {field.name for field in dataclasses.fields(Rates)} - {"reduced"}
         rates = {key: value for key, value in settings.items() if key in known}
         rates = Rates(**{**rates, "warm_steps": warm}, reduced=has_fast_bfloat16(self.device))
-        guide = FilterGuidance.load(plan.profile, plan.run, self.device) if rates.guidance else None
+        guide = FilterGuidance.load(plan.profile, plan.run, rates.margin, self.device) if rates.guidance else None
         augment = Augment()
-        trainer = Trainer(
-            generator, discriminator, version, self.faces, rates, plan.seed, self.device, augment, guide
-        )
+        trainer = Trainer(generator, discriminator, version, self.faces, rates, plan.seed, self.device, augment, guide)
         # A state of the other start may have taken hours, so each start keeps its own.
         ending = f"{name}_from_{plan.start}"
         files = Files(
@@ -207,7 +205,10 @@ class Ladder:
             "rates (effective weights)": f"mapping {rates.mapping:g}, synthesis {rates.synthesis:g}, "
             f"D {rates.discriminator:g}; Adam (0, .99)",
             "R1": f"gamma {rates.r1_gamma:g}, every {rates.r1_every} updates of D",
-            "guidance": f"filter CNNs of stage 2, weight {rates.guidance:g}" if rates.guidance else "none",
+            "guidance": f"filter CNNs of stage 2, weight {rates.guidance:g}, hinge at log-odds {rates.margin:g}"
+            if rates.guidance
+            else "none",
+            "anchor": f"w stays near where it was, weight {rates.anchor:g}" if rates.anchor else "none",
             "labels": "zeros",
         }
 

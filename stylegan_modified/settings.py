@@ -25,6 +25,10 @@ class Rates:
     """First steps that train D alone, all of its blocks: for a discriminator that has never seen these faces."""
     guidance: float = 0.0
     """Weight of the filter CNNs' pull toward the persona in the generator's loss; 0 leaves all to the discriminator."""
+    margin: float = 1.0
+    """Log-odds beyond which a filter CNN stops pulling: a face that passes is left as it is."""
+    anchor: float = 0.0
+    """Weight of the mean squared step of w from where the rung began, in units of w's variance: who one latent is."""
     reduced: bool = False
     """Convolutions in bfloat16."""
 

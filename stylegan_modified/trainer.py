@@ -63,6 +63,7 @@ class Trainer:
         self.device = torch.device(device)
         self.augment = augment or Augment()
         self.guide = guide if rates.guidance else None
+        self.begin = copy.deepcopy(generator.mapping).to(device).eval().requires_grad_(False) if rates.anchor else None
         self.generator = generator.to(self.device).train()
         self.discriminator = discriminator.to(self.device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -166,12 +167,12 @@ class Trainer:
     def _reduced(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.rates.reduced)
 
-    def _fakes(self) -> torch.Tensor:
-        """A batch from fresh latents and zero labels, with random noise, no truncation, no style mixing."""
+    def _fakes(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents z, their w, images: a batch with zero labels, random noise, no truncation, no style mixing."""
         z = torch.randn(self.faces.batch, self.generator.z_dim).to(self.device)
         with self._reduced():
-            image = self.generator(z, lod=0.0, randomize_noise=True)["image"]
-        return image.float()
+            made = self.generator(z, lod=0.0, randomize_noise=True)
+        return z, made["w"].float(), made["image"].float()
 
     def _scores(self, images: torch.Tensor) -> torch.Tensor:
         with self._reduced():
@@ -181,7 +182,7 @@ class Trainer:
         real = self.augment(self.faces.draw(self.counters["draws"]).to(self.device))
         self.counters["draws"] += 1
         with torch.no_grad():
-            fake = self.augment(self._fakes())
+            fake = self.augment(self._fakes()[2])
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         if self.counters["d_updates"] % self.rates.r1_every == 0:
             self._penalise(real)
@@ -206,9 +207,12 @@ class Trainer:
 
     def _update_generator(self) -> float:
         self.discriminator.requires_grad_(False)
-        fakes = self._fakes()
+        z, w, fakes = self._fakes()
         loss = F.softplus(-self._scores(self.augment(fakes))).mean()
         pull = self.rates.guidance * self.guide(fakes, self.counters["g_updates"]) if self.guide else 0.0
+        if self.begin is not None:
+            begun = self.begin(z)
+            pull = pull + self.rates.anchor * (w - begun).square().mean() / begun.var(0).mean()
         self.generator_optimizer.zero_grad(set_to_none=True)
         (loss + pull).backward()
         self.generator_optimizer.step()
