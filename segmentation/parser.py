@@ -1,12 +1,16 @@
 """The one interface of face parsers, and the parser that a profile names."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.precision import wants_half
 from pipeline.profile import Profile
+from segmentation.facexformer_parser import FaceXFormerParser
 from segmentation.parsenet import ParseNetParser
 
 
@@ -24,20 +28,25 @@ class FaceParser(Protocol):
         ...
 
 
-PARSERS = {"parsenet": ParseNetParser.load}  # a parser's weight file stands under its name in [weights]
+# A parser's weight file stands under its name in [weights]. ParseNet is too small to gain from half precision.
+PARSERS: dict[str, Callable[[Path, str | torch.device, bool], FaceParser]] = {
+    "parsenet": lambda path, device, half: ParseNetParser.load(path, device),
+    "facexformer": FaceXFormerParser.load,
+}
 
 
 def load_parser(profile: Profile, device: str | torch.device = "cpu") -> FaceParser:
     """Load the parser that [segmentation] parser names (ParseNet if nothing does).
 
-    PipelineError for an unknown parser, or a weight file that is missing or does not fit.
+    On a GPU FaceXFormer computes in half precision where the profile says `half = true`. PipelineError for an unknown
+    parser, or a weight file that is missing or does not fit.
     """
     name = profile.get("segmentation.parser", "parsenet")
     if name not in PARSERS:
         raise PipelineError(
             f"profile {profile.path}: unknown face parser '{name}' in [segmentation]; use {', '.join(PARSERS)}"
         )
-    return PARSERS[name](profile.weight(name), device)
+    return PARSERS[name](profile.weight(name), device, wants_half(profile))
 
 
 def to_tensor(faces: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,29 @@
+"""Half precision on a GPU, where a profile asks for it; a CPU always computes in float32."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+
+
+def wants_half(profile: Profile) -> bool:
+    """Return the profile's `half` (false unless it says so); PipelineError unless it is true or false."""
+    value = profile.get("half", False)
+    if not isinstance(value, bool):
+        raise PipelineError(f"profile {profile.path}: half = {value!r}; write true or false")
+    return value
+
+
+def half_precision(device: torch.device, wanted: bool) -> AbstractContextManager:
+    """Return a context in which convolutions and matrix products on a GPU run in float16 when wanted."""
+    if not wanted or device.type != "cuda":
+        return nullcontext()
+    import torch
+
+    return torch.autocast(device.type, torch.float16)
