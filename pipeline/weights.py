@@ -1,10 +1,13 @@
 """Weight files: plain dicts of tensors, read with `weights_only=True`, refused with a clear reason."""
 
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
+from pipeline.recognition import describe, refusal
 from pipeline.stamps import file_digest, stamp_path
 from pipeline.whole import atomic, write_json
 
@@ -13,7 +16,9 @@ if TYPE_CHECKING:
 
 HALF_LARGEST = 65504.0
 LISTED = 8
+PREFIX = "module."
 TORCH_HEADS = (b"PK", b"\x80")  # zip archive since torch 1.6, plain stream before
+CURE = "use the weight file that belongs to this profile, or train it again"
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Any], half: bool = False, **provenance: Any) -> None:
@@ -30,7 +35,10 @@ def save_weights(path: Path | str, state_dict: Mapping[str, Any], half: bool = F
 
 
 def read_weights(path: Path | str) -> dict[str, Any]:
-    """Read a weight file onto the CPU, halves as float32; PipelineError when missing, truncated or something else."""
+    """Read a weight file onto the CPU: halves as float32, prefixes `module.` of parallel training taken off.
+
+    Plain tensors only, nothing in the file is run. PipelineError when missing, truncated or something else.
+    """
     from pickle import UnpicklingError  # the name of the exception only; nothing is unpickled outside torch
 
     import torch
@@ -39,37 +47,49 @@ def read_weights(path: Path | str) -> dict[str, Any]:
     _check_head(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
+    except UnpicklingError as error:
         # torch's own text advises to switch the protection off, so it is not passed on.
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        held = f"holds code or objects ({code[1]})" if code else "is damaged or holds more than plain tensors"
         raise PipelineError(
-            f"weight file {path} is damaged or holds more than plain tensors; fetch or train it again"
+            f"weight file {path} {held}, expected a dict of plain tensors; nothing of it was run; get the file that "
+            "holds the state dict, or train it again"
         ) from None
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         reason = (str(error) or type(error).__name__).split(". ")[0].splitlines()[0]
         raise PipelineError(f"weight file {path} is truncated or damaged ({reason}); fetch or train it again") from None
     if not isinstance(state, Mapping):
-        raise PipelineError(f"weight file {path} holds a {type(state).__name__}, expected a dict of tensors")
-    return _as_float32(state)
+        raise PipelineError(
+            f"weight file {path} holds a {type(state).__name__}, expected a dict of tensors (a state dict); "
+            "get the file that holds one"
+        )
+    return _for_use(state)
 
 
-def load_into(module: "torch.nn.Module", state: Mapping[str, "torch.Tensor"], source: Path | str) -> None:
-    """Load a flat state dict into a module, strictly; PipelineError lists missing, unexpected, wrongly shaped keys."""
+def load_into(
+    module: "torch.nn.Module", state: Mapping[str, "torch.Tensor"], source: Path | str, cure: str = CURE
+) -> None:
+    """Load a flat state dict into a module, strictly: all of it or nothing.
+
+    PipelineError says what the file looks like and lists missing, unexpected and wrongly shaped keys, and keys with
+    values that are no numbers.
+    """
     own = module.state_dict()
     problems = {
         "missing": [key for key in own if key not in state],
         "unexpected": [key for key in state if key not in own],
         "wrong shape": [
-            f"{key} (file {_shape(state[key])}, expected {list(own[key].shape)})"
+            f"{key} (file {_form(state[key])}, expected {_form(own[key])})"
             for key in own
-            if key in state and _shape(state[key]) != list(own[key].shape)
+            if key in state and _form(state[key]) != _form(own[key])
         ],
+        "not finite": [key for key in own if key in state and not _is_finite(state[key])],
     }
-    lines = [f"  {kind}: {_listed(keys)}" for kind, keys in problems.items() if keys]
+    lines = [f"{kind}: {_listed(keys)}" for kind, keys in problems.items() if keys]
     if lines:
-        raise PipelineError(
-            "\n".join([f"{source} does not fit {type(module).__name__}:", *lines])
-            + "\n  cure: use the weight file that belongs to this profile, or train it again"
-        )
+        kind = describe(own)
+        headline = f"{source} does not fit {type(module).__name__}{f' ({kind})' if kind else ''}:"
+        raise refusal(headline, state, cure, lines)
     module.load_state_dict(dict(state))
 
 
@@ -89,34 +109,64 @@ def _for_disk(value: Any, half: bool) -> Any:
     return tensor.clone()
 
 
-def _as_float32(value: Any) -> Any:
+def _for_use(value: Any) -> Any:
     import torch
 
     if isinstance(value, Mapping):
-        return {key: _as_float32(item) for key, item in value.items()}
+        named = value and all(isinstance(key, str) and key.startswith(PREFIX) for key in value)
+        return {key.removeprefix(PREFIX) if named else key: _for_use(item) for key, item in value.items()}
     if isinstance(value, torch.Tensor) and value.dtype == torch.float16:
         return value.float()
     return value
 
 
 def _check_head(path: Path) -> None:
+    """Refuse what is not even an archive of torch, by what its first bytes say."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(256)
-    except (FileNotFoundError, IsADirectoryError):
+            head = stream.read(512)
+    except IsADirectoryError:
+        raise PipelineError(f"weight file {path} is a folder; name the file inside it") from None
+    except FileNotFoundError:
         raise PipelineError(f"weight file {path} is missing; see MODELS.md for where each file comes from") from None
+    reason = _foreign(path, head)
+    if reason:
+        raise PipelineError(f"weight file {path} {reason}")
+
+
+def _foreign(path: Path, head: bytes) -> str:
+    """What a file is that torch did not write, and what to do about it; "" for what torch may have written."""
     if not head:
-        raise PipelineError(f"weight file {path} is empty; fetch or train it again")
+        return "is empty; fetch or train it again"
     if head.startswith(b"version https://git-lfs"):
-        raise PipelineError(f"weight file {path} is only a Git LFS pointer; run `git lfs pull` to fetch the real file")
+        return "is only a Git LFS pointer; run `git lfs pull` to fetch the real file"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise PipelineError(f"weight file {path} is a web page (a failed download); delete it and fetch it again")
+        return "is a web page (a failed download); delete it and fetch it again"
+    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
+        return "is a tar or gzip archive; unpack it and name the weight file inside"
+    if head[8:9] == b"{":
+        return "is a safetensors file; get the torch file (.pth, .pt)"
     if not head.startswith(TORCH_HEADS):
-        raise PipelineError(f"weight file {path} is no torch file (damaged or something else); fetch or train it again")
+        return f"is no torch file but begins with {head[:20]!r} (damaged or a failed download); fetch it again"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "is a TorchScript program; get the file that holds its state dict"
+        if not any(name.endswith("data.pkl") for name in names):
+            return f"is a zip archive of {_listed(names) or 'nothing'}; unpack it and name the weight file inside"
+    return ""
 
 
-def _shape(value: Any) -> list[int] | str:
-    return list(value.shape) if hasattr(value, "shape") else type(value).__name__
+def _form(value: Any) -> str:
+    """Shape, and whether the numbers are whole: what must agree."""
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    return f"{list(value.shape)}{'' if value.is_floating_point() else ' whole numbers'}"
+
+
+def _is_finite(value: Any) -> bool:
+    return not hasattr(value, "isfinite") or bool(value.isfinite().all())
 
 
 def _listed(keys: list[str]) -> str:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.artefacts import load_into, read_weights
-from pipeline.errors import PipelineError
+from pipeline.recognition import refusal
 from segmentation.classes import CLASSES, SIZE
 
 INPUT = 128  # side that the network works at
@@ -111,10 +111,8 @@ def _widths(state: Mapping[str, torch.Tensor], path: Path | str) -> tuple[int, .
     while (weight := state.get(f"down.{len(widths)}.0.0.weight")) is not None:
         widths.append(weight.shape[0])
     if len(widths) < 2:
-        raise PipelineError(
-            f"{path} is not a ParseNet (it has no keys down.0.0.0.weight, down.1.0.0.weight); "
-            "use weights/demo/parsenet.pth or train one: python -m segmentation.train_parsenet --help"
-        )
+        cure = "use weights/demo/parsenet.pth or train one: python -m segmentation.train_parsenet --help"
+        raise refusal(f"{path} is not a ParseNet", state, cure)
     return tuple(widths)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from cnn.filter_cnn import FilterCNN, FilterEnsemble
 from cnn.fit import Window, fit_stack
-from cnn.settings import FILTER_NAMES, FILTERS
+from cnn.settings import FILTER_NAMES, FILTERS, Architecture
 from tests import author_cnn
 
 TOLERANCE = 2e-5
@@ -21,12 +21,15 @@ def test_keys_and_shapes_at_256_pixels_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", ["gender", "quality", "age"])
-def test_scores_at_256_pixels_equal_the_author_s(name):
-    network = author_cnn.fill(FilterCNN(name))
+def test_scores_at_256_pixels_equal_the_author_s(name, tmp_path):
+    torch.save(author_cnn.fill(FilterCNN(name)).state_dict(), tmp_path / "model_0.pt")
+    ensemble = FilterEnsemble.load(name, [tmp_path / "model_0.pt"], Architecture(256, 1.0, 512, FILTERS[name].window))
+    network = ensemble.models[0]
     assert author_cnn.digest(network) == author_cnn.LAYOUTS[f"{name}1"]["filled_sha256"]
-    with torch.inference_mode():
-        scores = network(author_cnn.pictures())
-    np.testing.assert_allclose(scores.numpy(), author_cnn.golden_outputs()[f"{name}1"], atol=TOLERANCE)
+    for dtype in (torch.float32, torch.float64):
+        with torch.inference_mode():
+            scores = network.to(dtype)(author_cnn.pictures().to(dtype))
+        np.testing.assert_allclose(scores.numpy(), author_cnn.golden_outputs()[f"{name}1"], atol=TOLERANCE)
 
 
 def test_the_ensemble_takes_pictures_from_minus_one_to_one():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import stylegan_golden as golden
 import torch
 from stylegan_golden import AUTHOR, GOLDEN, KEYS, error, fill
 
+from stylegan.checkpoint import load_discriminator, load_generator
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 
@@ -116,41 +119,79 @@ def test_genforce_conditional_form_equals_the_reference(nets, dtype):
     assert np.abs(critic(out["image"], label).numpy() - GOLDEN["g64cond/score_f64"]).max() < SCORE_LIMIT[dtype]
 
 
+# layout: arguments, and the form of the file that it is read back from
 AUTHOR_NETS = {
-    "g7": {"label_size": 7, "label_dim": 16},
-    "g7c24": {"label_size": 7, "label_dim": 24},
-    "g3": {"label_size": 3, "label_dim": 16},
-    "g9": {"label_size": 7, "label_dim": 16, "split": True},
+    "g7": ({"label_size": 7, "label_dim": 16}, lambda state: state),
+    "g7c24": ({"label_size": 7, "label_dim": 24}, lambda state: {"models": {"generator": state}}),
+    "g3": ({"label_size": 3, "label_dim": 16}, lambda state: {"generator_smooth": state, "step": 7}),
+    "g9": (
+        {"label_size": 7, "label_dim": 16, "split": True},
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+    ),
 }
+
+
+def through_a_file(path, content, load):
+    torch.save(content, path)
+    net = load(path)
+    path.unlink()  # a hundred megabytes each
+    return net
+
+
+@pytest.fixture(scope="module")
+def author_generator(tmp_path_factory):
+    """A published generator with golden weights, saved and read back; built when first asked for."""
+    cache = {}
+
+    def get(name):
+        if name not in cache:
+            arguments, form = AUTHOR_NETS[name]
+            state = fill(Generator(256, **arguments)).state_dict()
+            cache[name] = through_a_file(tmp_path_factory.mktemp("author") / "g.pth", form(state), load_generator)
+        return cache[name]
+
+    return get
 
 
 @pytest.mark.parametrize("name", AUTHOR_NETS)
 @torch.no_grad()
-def test_published_conditional_generators_equal_the_reference(nets, name):
-    generator = fill(Generator(256, **AUTHOR_NETS[name]))
+def test_published_conditional_generators_equal_the_reference(author_generator, name):
+    generator = author_generator(name)
     assert {k: list(v.shape) for k, v in generator.state_dict().items()} == KEYS[name]["keys"]
     assert golden.digest(generator) == KEYS[name]["sha256"]
     for which in ("zero", "rand"):
-        if f"{name}/{which}/w" not in AUTHOR:
-            continue
         label = golden.labels(2, generator.label_size) * (which == "rand")
-        assert error(generator.mapping(golden.latents(), label), AUTHOR[f"{name}/{which}/w"]) < 5e-5
-    if f"{name}/rand/image" in AUTHOR:
-        psi = (0.7, 8) if f"{name}/rand/image_trunc07_8" in AUTHOR else (1.0, 0)
-        image = generator(golden.latents(), label, *psi)["image"]
-        expected = AUTHOR[f"{name}/rand/image_trunc07_8" if psi[1] else f"{name}/rand/image"]
-        assert error(sample(image, AUTHOR["image_idx"]), expected) < 2e-4
+        key = f"{name}/{which}"
+        if f"{key}/embedding" in AUTHOR:
+            assert error(label @ generator.mapping.label_weight, AUTHOR[f"{key}/embedding"]) < 5e-5
+        for stored, psi in ((f"{key}/image", (1.0, 0)), (f"{key}/image_trunc07_8", (0.7, 8))):
+            if stored in AUTHOR:
+                out = generator(golden.latents(), label, *psi)
+                assert error(out["w"], AUTHOR[f"{key}/w"]) < 5e-5
+                assert error(sample(out["image"], AUTHOR["image_idx"]), AUTHOR[stored]) < 2e-4
+
+
+@pytest.mark.parametrize("name", ["g7", "g7c24", "g3"])
+@torch.no_grad()
+def test_w_of_published_conditional_generators_in_double_equals_the_reference(author_generator, name):
+    mapping = copy.deepcopy(author_generator(name).mapping).double()
+    label = golden.labels(2, mapping.label_size).double()
+    assert error(mapping(golden.latents().double(), label), AUTHOR[f"{name}/rand/w"]) < 5e-5
 
 
 @pytest.mark.parametrize("size", [7, 3])
 @torch.no_grad()
-def test_published_discriminators_with_appended_label_equal_the_reference(size):
+def test_published_discriminators_with_appended_label_equal_the_reference(author_generator, tmp_path, size):
     critic = fill(Discriminator(256, label_size=size, label_concat=True, minibatch_std_group=16))
+    content = critic.state_dict() if size == 7 else {"discriminator": critic.state_dict()}
+    critic = through_a_file(tmp_path / "d.pth", content, load_discriminator)
     assert {k: list(v.shape) for k, v in critic.state_dict().items()} == KEYS[f"d{size}"]["keys"]
     assert golden.digest(critic) == KEYS[f"d{size}"]["sha256"]
-    cases = {"n2": golden.critic_images(256, 2), "pm1": golden.author_images()}
+    cases = {f"n{n}": golden.critic_images(256, n) for n in (1, 2)} | {"pm1": golden.author_images()}
     if size == 3:
         cases["varied8"] = golden.varied_images()
+    else:
+        cases["chain_g7"] = author_generator("g7")(golden.latents(), golden.labels(2, 7))["image"]
     for name, images in cases.items():
         for which in ("zero", "rand"):
             key = f"d{size}/{name}/{which}/score"
