@@ -1,4 +1,4 @@
-"""Stage 4: measure the properties of the parsed faces."""
+"""Stage 4: measure the properties of the parsed faces, or of the faces in a folder of photographs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 EXAMPLES = """
 python compute_property_scores.py
 python compute_property_scores.py --algorithm v1 --published
+python compute_property_scores.py --images path/to/photographs --run runs/photos
 """
 CODE = (
     "compute_property_scores",
     "property_score.facemaps",
+    "property_score.hair_texture",
+    "property_score.head_pose",
     "property_score.measure",
     "property_score.algorithm_v1",
     "property_score.algorithm_v2",
@@ -31,6 +34,7 @@ CODE = (
     "property_score.normalisation",
     "property_score.tables",
     "segmentation.classes",
+    "segmentation.photographs",
 )
 BATCH = 64
 DECIMALS = 6  # of z-scores
@@ -43,9 +47,15 @@ class Options(StageOptions):
 
     Writes segmentation/property_score_results/all_scores_v2.csv (z-scores), all_scores_v2_raw.csv and
     normalisation.json. A value that cannot be measured is left empty or imputed, as the profile says ([property_score]
-    missing = "drop" or "impute"). Nothing here is random: --seed changes nothing. --device changes nothing either.
+    missing = "drop" or "impute"). Nothing here is random: --seed changes nothing. With --images the photographs of a
+    folder are parsed first (stage 3, which --device concerns); img_path in the tables is then the file's name.
+    Columns yaw, pitch and roll (radians) come from the network that [property_score] head_pose names.
     """
 
+    run: str = ""
+    """Folder that the run reads and writes; runs/demo unless given, runs/photos with --images."""
+    images: str = ""
+    """Folder of photographs to parse and measure instead of generated faces; needs a run folder of its own."""
     algorithm: Literal["v1", "v2"] = "v2"
     """Score algorithm; v1 writes all_scores.csv, all_scores_raw.csv and normalisation_v1.json."""
     published: bool = False
@@ -57,10 +67,13 @@ class Plan:
     """What one call of this stage will do, known before the first picture is read."""
 
     run: Run
+    images: Path | None
     algorithm: str
     published: bool
     missing: str
     robust: bool
+    hairstyle: str
+    head_pose: str
     scores: Path
     raw: Path
     normalisation: Path
@@ -69,10 +82,11 @@ class Plan:
 
 def plan(options: Options) -> Plan:
     """Check what can be checked without reading pictures: profile, policy and the hand-off of stage 3."""
-    from property_score.measure import ALGORITHMS
+    from property_score.head_pose import SOURCES, head_pose_source
+    from property_score.measure import ALGORITHMS, HAIRSTYLES
     from property_score.tables import table_names
 
-    profile, run = Profile.load(options.profile), Run(options.run)
+    profile, run = Profile.load(options.profile), _run(options)
     if options.algorithm not in ALGORITHMS:
         raise PipelineError(f"--algorithm {options.algorithm} is unknown; use {' or '.join(ALGORITHMS)}")
     missing = profile.get("property_score.missing", "drop")
@@ -81,23 +95,46 @@ def plan(options: Options) -> Plan:
             f"profile {profile.path}: [property_score] missing = '{missing}'; use {' or '.join(POLICIES)}"
         )
     robust = bool(profile.get("property_score.robust", False))
+    hairstyle = profile.get("property_score.hairstyle", "texture")
+    if hairstyle not in HAIRSTYLES:
+        raise PipelineError(
+            f"profile {profile.path}: [property_score] hairstyle = '{hairstyle}'; use {' or '.join(HAIRSTYLES)}"
+        )
+    head_pose = "" if options.published else head_pose_source(profile)
+    if head_pose == "oracle" and options.images:
+        head_pose = ""  # the oracle knows the virtual world only
     table, pictures = run.path(*TABLE.split("/")), run.path(*RESULTS.split("/"))
     for path in (table, pictures):
         if not path.exists():
-            raise PipelineError(f"{path} is missing; run run_segmentation.py first, which writes it")
+            raise PipelineError(
+                f"{path} is missing; run run_segmentation.py first, which writes it, or give photographs of your own "
+                "with --images FOLDER"
+            )
     settings = {"algorithm": options.algorithm, "published": options.published, "missing": missing, "robust": robust}
+    settings |= {"hairstyle": hairstyle, "head_pose": head_pose}
     stamp = {
         "options": settings,
         "seed": None,
-        "inputs": {"segmentation": table, "pictures": pictures},
+        "inputs": {
+            "segmentation": table,
+            "pictures": pictures,
+            **({"head_pose": profile.weight(SOURCES[head_pose])} if head_pose else {}),
+        },
         "code": code_version(*CODE),
     }
     names = [run.path(*name.split("/")) for name in table_names(options.algorithm, options.published)]
-    return Plan(run, options.algorithm, options.published, missing, robust, *names, stamp)
+    images = Path(options.images) if options.images else None
+    choices = (options.algorithm, options.published, missing, robust, hairstyle, head_pose)
+    return Plan(run, images, *choices, *names, stamp)
 
 
 def run(options: Options) -> None:
-    """Score all faces, unless the tables are fresh."""
+    """Score all faces, unless the tables are fresh; parse photographs before."""
+    if options.images:
+        from segmentation.stage import parse_pictures, plan_photographs
+
+        profile = Profile.load(options.profile)
+        parse_pictures(plan_photographs(profile, _run(options), options.images), options.device, options.force)
     work = plan(options)
     summary = Summary("4 measure their properties")
     outputs = (work.scores, work.raw, work.normalisation)
@@ -112,9 +149,9 @@ def run(options: Options) -> None:
 
     segmentation = read_table(work.run.path(*TABLE.split("/")), segmentation_schema())
     found = segmentation[segmentation["found"]].sort_values("img_no", ignore_index=True)
-    if found.empty:
-        raise PipelineError(f"{work.run.path(*TABLE.split('/'))}: no picture with a face; see its column reason")
     raw = _measure(work, found)
+    if work.head_pose and not found.empty:
+        raw = _with_head_pose(work, options, found, raw)
     normalisation, scores = _normalised(work, raw)
     write_table(work.raw, raw, score_schema())
     write_table(work.scores, scores, score_schema())
@@ -124,6 +161,12 @@ def run(options: Options) -> None:
         summary.wrote(path, f"{len(raw)} rows" if path.suffix == ".csv" else f"by {normalisation.kind}")
     if len(found) < len(segmentation):
         summary.note(f"{len(segmentation) - len(found)} pictures without a face have no row (see {Path(TABLE).name})")
+    if found.empty:
+        summary.note("no picture shows a face, so nothing was measured: the tables are empty")
+        summary.print()
+        return
+    if work.images:
+        summary.note(f"z-scores compare these {len(found)} photographs with each other; {work.raw.name} has raw values")
     absent = {name.removesuffix("_score"): int(raw[name].isna().sum()) for name in SCORE_COLUMNS}
     told = ", ".join(f"{name} {count}" for name, count in absent.items() if count)
     policy = "left empty" if work.missing == "drop" else "set to the median"
@@ -138,22 +181,17 @@ def _measure(work: Plan, found: "pd.DataFrame") -> "pd.DataFrame":
 
     from property_score.measure import PROPERTIES, measure
 
-    parts = []
+    parts = [pd.DataFrame(columns=[*PROPERTIES, "reason"])] if found.empty else []
     for maps, faces, wholes in _pictures(work, found):
-        parts.append(measure(maps, faces, work.algorithm, work.published, wholes))
+        parts.append(measure(maps, faces, work.algorithm, work.published, wholes, work.hairstyle))
     measured = pd.concat(parts, ignore_index=True)
     scores = measured[list(PROPERTIES)].replace([np.inf, -np.inf], np.nan).add_suffix("_score")
     return pd.concat([found[["img_no", "img_path"]], scores, measured["reason"]], axis=1)
 
 
-def _pictures(
-    work: Plan, found: "pd.DataFrame"
-) -> Iterator[tuple["np.ndarray", "np.ndarray", "np.ndarray | None"]]:
+def _pictures(work: Plan, found: "pd.DataFrame") -> Iterator[tuple["np.ndarray", "np.ndarray", "np.ndarray | None"]]:
     """Yield maps, face crops and (for published v1 alone) whole pictures resized to the crops' size, in batches."""
-    import cv2
     import numpy as np
-
-    from segmentation.classes import SIZE
 
     folder = work.run.path(*RESULTS.split("/"))
     with progress(len(found), "measure") as bar:
@@ -166,10 +204,44 @@ def _pictures(
             wholes = None
             if work.algorithm == "v1" and work.published:
                 # The published code took v1's colours from the whole picture, although its map is that of the crop.
-                paths = [work.run.path(*path.split("/")) for path in rows["img_path"]]
-                wholes = np.stack([cv2.resize(read_image(path), (SIZE, SIZE)) for path in paths])
+                wholes = np.stack([_whole(work, path) for path in rows["img_path"]])
             yield maps, faces, wholes
             bar.update(len(rows))
+
+
+def _with_head_pose(work: Plan, options: Options, found: "pd.DataFrame", raw: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the raw table with the columns yaw, pitch and roll (radians) before its column reason."""
+    import numpy as np
+    import pandas as pd
+
+    from pipeline.command import limit_threads, resolve_device
+    from property_score.head_pose import angle_table, load_head_pose
+
+    limit_threads()
+    reader = load_head_pose(work.head_pose, Profile.load(options.profile), resolve_device(options.device))
+    if reader.reads == "crop":
+        folder = work.run.path(*RESULTS.split("/"))
+        paths = [folder / result_name("face", img_no) for img_no in found["img_no"]]
+    else:
+        paths = [work.run.path(*img_path.split("/")) for img_path in found["img_path"]]
+    starts = progress(range(0, len(paths), BATCH), "read head poses")
+    batches = (np.stack([read_image(path) for path in paths[start : start + BATCH]]) for start in starts)
+    angles = angle_table(reader, batches)
+    return pd.concat([raw.drop(columns="reason"), angles, raw["reason"]], axis=1)
+
+
+def _whole(work: Plan, img_path: str) -> "np.ndarray":
+    """Return a whole picture resized to the crops' size; a huge photograph is reduced before that."""
+    import cv2
+
+    from segmentation.classes import SIZE
+    from segmentation.photographs import DETECTOR_PIXELS, Photograph
+
+    if work.images:
+        picture, _ = Photograph.open(work.images / img_path).reduced(DETECTOR_PIXELS[-1])
+    else:
+        picture = read_image(work.run.path(*img_path.split("/")))
+    return cv2.resize(picture, (SIZE, SIZE))
 
 
 def _read_map(path: Path) -> "np.ndarray":
@@ -198,6 +270,10 @@ def _normalised(work: Plan, raw: "pd.DataFrame"):
         for name in SCORE_COLUMNS:
             scores[name] = scores[name].fillna(scores[name].median())
     return normalisation, scores.round(dict.fromkeys(SCORE_COLUMNS, DECIMALS))
+
+
+def _run(options: Options) -> Run:
+    return Run(options.run or ("runs/photos" if options.images else StageOptions.run))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pandas as pd
 from cnn.labels import Origin, match_labels, read_labels
 from cnn.models import (
     ModelPlan,
+    bundled_path,
     copy_bundled,
     is_trained_here,
     model_paths,
@@ -25,11 +26,13 @@ from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
 from pipeline.artefacts import code_version, digest, is_fresh, remove_leftovers, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
-from pipeline.profile import Profile
+from pipeline.precision import half_precision, wants_half
+from pipeline.profile import Profile, shown
 from pipeline.run import Run
 from pipeline.tables import read_table, write_table
 
 COMMAND = "run_cnn.py"
+LABEL_TABLE = "columns img_no, gender, quality, age, glass; 1 is a woman, good quality, old, with glasses"
 EXAMPLES = """
 python run_cnn.py
 python run_cnn.py --run runs/small --min-passed 20
@@ -60,6 +63,7 @@ class Options(StageOptions):
 class Plan:
     """What one call of this stage will do, known before the first picture is read."""
 
+    profile: Profile
     run: Run
     settings: FilterSettings
     pictures: pd.DataFrame
@@ -88,7 +92,7 @@ def plan(options: Options) -> Plan:
         labelled, notes = match_labels(settings.labels, labels, pictures, run)
         labelled = labelled.merge(pictures[["img_no", "img_path"]], on="img_no", validate="one_to_one")
     faces_from = {"generator": origin.generator, "psi": origin.psi}
-    work = Plan(run, settings, pictures, labels, labelled, [], faces_from, notes)
+    work = Plan(profile, run, settings, pictures, labels, labelled, [], faces_from, notes)
     work.models = _plan_models(work, options)
     return work
 
@@ -103,11 +107,25 @@ def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
         work.notes.append("the models that were trained in this run are kept; --force goes back to the bundled ones")
         return []
     if not options.train and settings.bundled:
+        _check_bundled(work.profile, settings.bundled)
         return plan_bundled(run, settings.bundled, options.force)
     if work.labels is None or not len(work.labelled):
         raise PipelineError(f"no labelled faces to train the filter CNNs of {run} on; name a label table with --labels "
-                            "(columns img_no, gender, quality, age, glass) whose img_no are among the sampled faces")
+                            f"({LABEL_TABLE}) whose img_no are among the sampled faces")
     return plan_training(run, settings, options.seed, work.labelled, options.force)
+
+
+def _check_bundled(profile: Profile, folder: Path) -> None:
+    """PipelineError that says which models the profile's folder lacks, and both ways to come by models."""
+    paths = [bundled_path(folder, name, fold) for name in FILTER_NAMES for fold in range(FOLDS)]
+    absent = [path for path in paths if not path.is_file()]
+    if not absent:
+        return
+    count = f"{len(absent)} of {len(paths)} are" if len(absent) < len(paths) else "all of them are"
+    names = f"({{{','.join(FILTER_NAMES)}}}_model_{{0..{FOLDS - 1}}}.pth)"
+    source = profile.get("weights_from.cnn", "git checkout brings the bundled files back; see MODELS.md")
+    raise PipelineError(f"filter CNN {shown(absent[0])} is missing ({count}; {names})\n  cure: {source}\n"
+                        f"  or label the first faces and train: run_cnn.py --train --labels TABLE.csv ({LABEL_TABLE})")
 
 
 def run(options: Options) -> None:
@@ -171,8 +189,9 @@ def _logs(work: Plan, summary: Summary) -> None:
 
 
 def _scores(work: Plan, options: Options, summary: Summary, device: _Lazy) -> None:
+    half = wants_half(work.profile)
     stamps = {
-        name: {"options": {"architecture": work.settings.architectures[name].options()}, "seed": None,
+        name: {"options": {"architecture": work.settings.architectures[name].options(), "half": half}, "seed": None,
                "inputs": {"images": work.run.path(*FOLDER), **{path.name: path for path in paths}},
                "code": code_version(*SCORING_CODE)}
         for name, paths in model_paths(work.run).items()
@@ -186,7 +205,8 @@ def _scores(work: Plan, options: Options, summary: Summary, device: _Lazy) -> No
     from cnn.scoring import inference_table, score_pictures
 
     models = {name: model_paths(work.run)[name] for name in stale}
-    scores = score_pictures(work.run, work.pictures, models, work.settings, device())
+    with half_precision(device(), half):
+        scores = score_pictures(work.run, work.pictures, models, work.settings, device())
     for name in stale:
         write_table(tables[name], inference_table(work.pictures, name, scores[name]), INFERENCE[name])
         write_stamp(tables[name], command=COMMAND, rows=len(work.pictures), **stamps[name])

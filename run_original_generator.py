@@ -22,6 +22,7 @@ from pipeline.artefacts import (
 )
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.precision import half_precision, wants_half
 from pipeline.profile import Profile, shown
 from pipeline.progress import progress
 from pipeline.run import Run
@@ -75,6 +76,7 @@ class Plan:
     seeds: list[int]
     psi: float
     batch: int
+    half: bool
     images: Path
     latents: Path
     sheet: Path
@@ -101,16 +103,17 @@ def plan(options: Options) -> Plan:
     batch = int(profile.get("stylegan.batch", 32) if options.batch is None else options.batch)
     if batch < 1:
         raise PipelineError(f"--batch {batch}: at least 1 image at a time")
+    half = wants_half(profile)
     generator = profile.weight("generator")
     stamp = {
-        "options": {"seeds": format_seeds(seeds), "psi": psi, "resolution": profile.resolution},
+        "options": {"seeds": format_seeds(seeds), "psi": psi, "resolution": profile.resolution, "half": half},
         "seed": None,
         "inputs": {"generator": generator},
         "code": code_version(*CODE),
     }
     folder = run.path("stylegan")
     images, latents, sheet = folder / "synthesize_results", folder / "latents.npz", folder / "contact_sheet.png"
-    return Plan(run, generator, profile.resolution, seeds, psi, batch, images, latents, sheet, stamp)
+    return Plan(run, generator, profile.resolution, seeds, psi, batch, half, images, latents, sheet, stamp)
 
 
 def run(options: Options) -> None:
@@ -164,12 +167,7 @@ def _check_disk(work: Plan) -> None:
 def _load(work: Plan, device):
     from stylegan.checkpoint import load_generator
 
-    generator = load_generator(work.generator, device=device)
-    if generator.resolution != work.resolution:
-        raise PipelineError(
-            f"{shown(work.generator)}: the generator makes {generator.resolution}x{generator.resolution} images, the "
-            f"profile says resolution = {work.resolution}; name the right file in [weights] or mend the resolution"
-        )
+    generator = load_generator(work.generator, device=device, resolution=work.resolution)
     if generator.label_size:
         raise PipelineError(
             f"{shown(work.generator)}: stage 1 samples an unconditional generator, this one wants "
@@ -223,8 +221,14 @@ def _sample(work: Plan, generator, missing: list[int]) -> None:
     seeds = [work.seeds[min(img_no, len(work.seeds) - 1)] for img_no in members]
     done = 0
     device = next(generator.parameters()).device
-    with progress(len(missing), "sample faces") as bar:
+    with half_precision(device, work.half), progress(len(missing), "sample faces") as bar:
         for _, _, images in sample(generator, seeds, batch=work.batch, device=device, psi=work.psi):
+            if not images.isfinite().all():
+                cure = "; half = false in the profile may cure it" if work.half and device.type == "cuda" else ""
+                raise PipelineError(
+                    f"{shown(work.generator)} draws pixels that are no numbers from img_no {members[done]} on; "
+                    f"the file may be damaged{cure}"
+                )
             for image in to_uint8(images):
                 img_no = members[done]
                 done += 1

@@ -12,6 +12,7 @@ from segmentation.classes import SIZE
 MARGIN = 0.25  # of the box's width and height, added on each side
 SMALLEST = 20  # side in pixels of the smallest face, and so of the smallest picture, that the detector takes
 NO_FACE = "no face found"
+OUTSIDE = "the face lies outside the picture"
 
 Box = tuple[float, float, float, float]
 
@@ -62,7 +63,7 @@ class FaceCropper:
         box = tuple(round(float(value), 4) for value in boxes[0])
         x0, y0, x1, y1 = crop_corners(box, image.shape[1], image.shape[0])
         if x1 <= x0 or y1 <= y0:
-            return Detection(None, "the face lies outside the picture", len(boxes))
+            return Detection(None, OUTSIDE, len(boxes))
         return Detection(box, "", len(boxes))
 
 
@@ -86,5 +87,10 @@ def crop(image: np.ndarray, box: Box, margin: float = MARGIN, size: int = SIZE) 
     x0, y0, x1, y1 = crop_corners(box, image.shape[1], image.shape[0], margin)
     if x1 <= x0 or y1 <= y0:
         raise ValueError(f"box {box} has no part inside a picture of {image.shape[1]}x{image.shape[0]}")
-    face = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
-    return np.asarray(face.resize((size, size), Image.Resampling.BICUBIC))
+    return resized(image[y0:y1, x0:x1], size)
+
+
+def resized(face: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Resize uint8 RGB [H, W, 3] (bicubic, both axes alone) to uint8 [size, size, 3]."""
+    picture = Image.fromarray(np.ascontiguousarray(face))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))

@@ -34,3 +34,14 @@ def segmentation_schema() -> "DataFrameSchema":
         },
         coerce=True,
     )
+
+
+def photograph_schema() -> "DataFrameSchema":
+    """Return the schema of segmentation.csv of photographs: one row per file, readable or not.
+
+    As `segmentation_schema`, but img_path is the file's name in the folder of photographs. note: what was done with it,
+    such as "the largest of 3 faces".
+    """
+    from pandera.pandas import Column
+
+    return segmentation_schema().add_columns({"note": Column(str, nullable=True)})

@@ -9,18 +9,12 @@ from typing import Any
 import pandas as pd
 from pandera.pandas import Column, DataFrameSchema
 
-from pipeline.artefacts import digest, load_into, read_json, read_weights, save_weights, stamp_path, write_json
+from pipeline.artefacts import digest, read_json, read_weights, save_weights, stamp_path, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
 from pipeline.profile import shown
 from pipeline.tables import read_table, write_table
-from stylegan.checkpoint import (
-    discriminator_settings,
-    generator_hash,
-    load_discriminator,
-    load_generator,
-    read_models,
-)
+from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, read_models
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan_modified import figures
@@ -28,6 +22,7 @@ from stylegan_modified.augment import Augment
 from stylegan_modified.carry import conditional_generator, fresh_discriminator, labelled_discriminator, split_generator
 from stylegan_modified.faces import Faces
 from stylegan_modified.guidance import FilterGuidance
+from stylegan_modified.judge import BY_FILTERS, BY_ORACLE, judge_digest, load_judge
 from stylegan_modified.monitor import Measured, Monitor, measure
 from stylegan_modified.plan import Plan
 from stylegan_modified.report import Side, write_report
@@ -35,7 +30,6 @@ from stylegan_modified.rung import LOG, Files, Rhythm, joined, train_rung
 from stylegan_modified.settings import Rates
 from stylegan_modified.trainer import Trainer, has_fast_bfloat16
 from stylegan_modified.versions import VERSIONS
-from virtual_face.oracle import load_oracle
 
 # Latents of this stage alone: not those of stage 1, whose filtered images are the training faces.
 MEASURED_FROM, WATCHED_FROM = 5_000_000, 5_500_000
@@ -48,13 +42,8 @@ class Ladder:
     def __init__(self, plan: Plan, say: Callable[[str], None]):
         self.plan, self.say, self.settings = plan, say, plan.settings
         self.device = resolve_device(plan.device)
-        self.base = load_generator(plan.weights["generator"], self.device)
-        if self.base.resolution != plan.resolution:
-            raise PipelineError(
-                f"{shown(plan.weights['generator'])} makes {self.base.resolution} px images, the profile says "
-                f"{plan.resolution}; name the right file in [weights] or mend the resolution"
-            )
-        self.judge = load_oracle(plan.weights["oracle"], self.device)
+        self.base = load_generator(plan.weights["generator"], self.device, resolution=plan.resolution)
+        self.judge = load_judge(plan, self.device)
         self.faces = Faces.read(plan.faces, plan.resolution, int(self.settings["batch"]), plan.seed)
         watched = range(WATCHED_FROM, WATCHED_FROM + int(self.settings["watched"]))
         self.monitor = Monitor(self.judge, self.faces, watched, int(self.settings["sample_batch"]), self.device)
@@ -86,7 +75,8 @@ class Ladder:
             "Losses and discriminator while training": losses,
         }
         report = plan.run.path("reports", "finetune_v9.md")
-        write_report(report, self.before, self.after, self.log, self._facts(), pictures, plan.notes)
+        judged = BY_ORACLE if "oracle" in plan.weights else BY_FILTERS
+        write_report(report, self.before, self.after, self.log, self._facts(), pictures, plan.notes, judged)
 
     def headline(self) -> str:
         """Return the result in one line."""
@@ -112,18 +102,16 @@ class Ladder:
         self.provenance |= {name: int(known.get(name, 0)) for name in ("v1_steps", "steps")}
         if "history" in self.plan.weights:
             self.logs.append(read_table(self.plan.weights["history"], LOG))
-        return generator, load_discriminator(path, self.device)
+        return generator, load_discriminator(self.plan.weights.get("start_discriminator", path), self.device)
 
     def _from_base(self) -> tuple[Generator, Discriminator]:
         """The start of v9: the base generator, over v1 when that has steps."""
         path = self.plan.weights["generator"]
-        state = read_models(path).get("discriminator")
-        if state is None:
+        if "discriminator" not in read_models(path):
             self.say(f"{shown(path)} holds no discriminator: an untrained one takes its place")
             critic = fresh_discriminator(self.base, self.plan.seed)
         else:
-            critic = Discriminator(**discriminator_settings(state, path))
-            load_into(critic, state, path)
+            critic = load_discriminator(path).train()
         generator = conditional_generator(self.base, seed=self.plan.seed)
         critic = labelled_discriminator(critic)
         if int(self.settings["v1_steps"]):
@@ -171,7 +159,7 @@ class Ladder:
         record, batch = path.with_suffix(".measured.json"), int(self.settings["sample_batch"])
         origin = {
             "generator": generator_hash(generator),
-            "oracle": digest(self.plan.weights["oracle"]),
+            "oracle": judge_digest(self.plan),
             "samples": samples,
         }
         seen = read_json(record) if record.is_file() and path.is_file() else {}

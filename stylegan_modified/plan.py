@@ -94,10 +94,16 @@ def make_plan(
         raise PipelineError(f"steps {settings['steps']}: at least 1; give --steps or set it in [{section}]")
     if settings["v1_steps"] < 0:
         raise PipelineError(f"--v1-steps {settings['v1_steps']}: 0 or more")
-    weights = {"generator": profile.weight("generator"), "oracle": profile.weight("attribute_net")}
+    weights = {"generator": profile.weight("generator")}
+    if profile.get("weights.attribute_net", None):
+        weights["oracle"] = profile.weight("attribute_net")
+    else:
+        notes.append("this world has no oracle: the filter CNNs, which chose the faces, also measure the concept share")
     bundle = None if train else _bundle(profile)
     if bundle:
         weights["start"] = bundle
+        if profile.get("weights.discriminator_v9", None):  # published as a file of its own
+            weights["start_discriminator"] = profile.weight("discriminator_v9")
         if bundle.with_suffix(".csv").is_file():
             weights["history"] = bundle.with_suffix(".csv")
         settings |= {"warm_steps": 0, "v1_steps": 0}
@@ -113,11 +119,11 @@ def make_plan(
             f"{shown(folder)} holds {len(faces)} faces, one batch needs {settings['batch']}; run stages 1 and 2 first "
             "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
         )
-    if settings["guidance"]:
+    if settings["guidance"] or "oracle" not in weights:
         for name, paths in model_paths(run).items():
             for fold, path in enumerate(paths):
                 if not path.is_file():
-                    raise PipelineError(f"{path}, which guides the generator, is missing; run stage 2 (run_cnn.py)")
+                    raise PipelineError(f"{path}, which guides or judges faces, is missing; run stage 2 (run_cnn.py)")
                 weights[f"{name} {fold}"] = path
     start = "bundle" if bundle else "base"
     stamp = {

@@ -59,10 +59,12 @@ def write_report(
     facts: dict[str, Any],
     figures: dict[str, Path],
     notes: Sequence[str] = (),
+    judged: str = "",
 ) -> None:
     """Write `reports/finetune_v9.md`.
 
     facts: rows on how it was trained. figures: caption -> picture. notes: what a reader must know first.
+    judged: who judged, and what that means.
     """
     share, low, high = after.share()
     report = Report("Fine-tune v9: the generator moves toward the filtered faces")
@@ -73,19 +75,19 @@ def write_report(
     report.table(_comparison(before, after), caption=f"{len(after.frame)} samples each, equal latents, no truncation")
     report.text(
         "Intervals are 95 % (Wilson). The concept needs all four parts at once. Diversity is the mean distance between "
-        "the oracle's features of two faces: it falls when men, old faces and glasses disappear, down to that of the "
+        "the judge's features of two faces: it falls when men, old faces and glasses disappear, down to that of the "
         "faces that met the concept before; below that it is lost variety, and a collapse would bring it toward 0. "
         "AUROC is that of the final discriminator, real faces against generated ones."
     )
-    report.text(
-        "The oracle that judges here wrote the labels from which the filter CNNs learned which faces to keep. The "
-        "share therefore says how well the generator took over that selection; it is no opinion of another judge."
-    )
+    report.text(judged)
     report.heading("What the concept leaves free")
-    report.table(_spreads(before, after), caption="spread (standard deviation) of attributes that should keep varying")
+    spreads = _spreads(before, after)
+    report.table(spreads, caption="spread (standard deviation) of attributes that should keep varying")
     report.text(
         "`within concept` is the spread among those samples before fine-tuning that already met the concept: the "
         "measure of what should be left."
+        if len(spreads)
+        else "The judge reads none of these attributes, so nothing is known about them."
     )
     report.heading("Training")
     report.table(pd.DataFrame({"setting": list(facts), "value": [str(value) for value in facts.values()]}))

@@ -18,6 +18,7 @@ from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from stylegan.checkpoint import load_discriminator, load_generator
 from stylegan.sampling import images_of, to_uint8
+from stylegan_modified.carry import labelled_discriminator
 from stylegan_modified.rung import LOG
 from virtual_face.oracle import AttributeNet
 
@@ -117,6 +118,22 @@ def test_without_a_bundled_net_it_starts_from_the_base_and_says_so(tmp_path, pro
     again = new_run(tmp_path / "again")
     finetune(again, path)
     assert tables(again) == tables(run)
+
+
+def test_it_goes_on_from_the_published_nets_which_are_two_files(tmp_path, write_profile, weights):
+    files = {name: tmp_path / f"{name}.pth" for name in ("generator_v9", "discriminator_v9")}
+    steps = {"finetune": SMALL, "finetune.demo": {"steps": 1, "v1_steps": 0, "warm_steps": 0}}
+    path = write_profile(resolution=16, weights={**weights, **files}, **steps)
+    run, critic = new_run(tmp_path / "run"), labelled_discriminator(world.base_discriminator())
+    torch.save(world.v9_generator().state_dict(), files["generator_v9"])
+    with pytest.raises(PipelineError, match="'discriminator_v9' .* is missing"):
+        finetune(run, path)
+    torch.save(critic.state_dict(), files["discriminator_v9"])
+    summary = finetune(run, path)
+    assert not any("no bundled v9 net" in line for line in summary.notes)
+    trained = load_discriminator(run / "stylegan_modified" / "stylegan_dis_fine_tuned_v9.pth").state_dict()
+    moved = [float((trained[key] - value).abs().max()) for key, value in critic.state_dict().items()]
+    assert 0 < max(moved) < 0.01, "one step away from the published discriminator"
 
 
 def test_a_killed_stage_ends_with_the_same_tables(tmp_path, profile):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from segmentation_world import filtered_run, random_parsenet
 
-import run_segmentation as stage
+import run_segmentation
 from pipeline.artefacts import read_image, read_mask
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.tables import read_table
+from segmentation import stage
 from segmentation.classes import PALETTE
 from segmentation.face_crop import crop
 from segmentation.tables import segmentation_schema
@@ -25,7 +26,7 @@ def profile(tmp_path, write_profile) -> Path:
 
 
 def parse(run: Path, profile: Path, **options) -> Summary:
-    stage.run(stage.Options(profile=str(profile), run=str(run), device="cpu", **options))
+    run_segmentation.run(run_segmentation.Options(profile=str(profile), run=str(run), device="cpu", **options))
     return Summary.printed[-1]
 
 
@@ -116,14 +117,15 @@ def test_other_weights_make_everything_stale(tmp_path, write_profile):
 
 KILLED = """
 import itertools, os, signal, sys
-import run_segmentation as stage
+import run_segmentation
+from segmentation import stage
 save, calls = stage._save_png, itertools.count(1)
 def save_or_die(path, image):
     if next(calls) == 60:
         os.kill(os.getpid(), signal.SIGKILL)
     save(path, image)
 stage._save_png = save_or_die
-stage.run(stage.Options(profile=sys.argv[1], run=sys.argv[2], device="cpu"))
+run_segmentation.run(run_segmentation.Options(profile=sys.argv[1], run=sys.argv[2], device="cpu"))
 """
 
 

@@ -1,0 +1,363 @@
+"""Stage 3 on a run folder: find, crop and parse the face of each picture, be it of a generator or of a camera."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artefacts import (
+    atomic,
+    code_version,
+    digest,
+    is_fresh,
+    read_image,
+    read_json,
+    remove_leftovers,
+    stamp_path,
+    write_stamp,
+)
+from pipeline.command import Summary, limit_threads, resolve_device
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile
+from pipeline.progress import progress
+from pipeline.run import Run
+from pipeline.whole import is_leftover
+from segmentation.photographs import (
+    GROUND,
+    Photograph,
+    UnreadablePhotograph,
+    find_face,
+    list_photographs,
+    listing_digest,
+    shown_name,
+)
+from segmentation.tables import KINDS, RESULTS, TABLE, photograph_schema, result_name, segmentation_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from segmentation.face_crop import Detection, FaceCropper
+
+COMMAND = "run_segmentation.py"
+CODE = (
+    "segmentation.stage",
+    "segmentation.classes",
+    "segmentation.face_crop",
+    "segmentation.parser",
+    "segmentation.tables",
+)
+PARSER_CODE = {
+    "parsenet": ("segmentation.parsenet",),
+    "facexformer": ("segmentation.facexformer", "segmentation.facexformer_parser"),
+}
+FILTERED = "stylegan/synthesize_results_filtered"
+NO_BOX = (None,) * 4
+LISTED = 10
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Plan:
+    """What one call of stage 3 will do, known before the networks are loaded."""
+
+    profile: Profile
+    run: Run
+    sources: dict[int, Path]
+    photographs: bool
+    stamp: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def results(self) -> Path:
+        return self.run.path(*RESULTS.split("/"))
+
+    @property
+    def table(self) -> Path:
+        return self.run.path(*TABLE.split("/"))
+
+    @property
+    def journal(self) -> Path:
+        return self.results.with_name("segmentation_results.jsonl")
+
+    def pictures(self, img_no: int) -> list[Path]:
+        """Return the paths of the three pictures of an image, in the order of KINDS."""
+        return [self.results / result_name(kind, img_no) for kind in KINDS]
+
+    def shown(self, img_no: int) -> str:
+        """Return the file name of an image's source."""
+        return shown_name(self.sources[img_no])
+
+
+def plan_filtered(profile: Profile, run: Run) -> Plan:
+    """Plan to parse the faces that stage 2 let pass; PipelineError when it has not run or a file is foreign."""
+    folder = run.path(*FILTERED.split("/"))
+    sources, notes = {}, []
+    for path in sorted(folder.glob("*.jpg")):
+        if is_leftover(path):
+            continue
+        if not path.stem.isdigit():
+            raise PipelineError(f"{path}: a filtered picture is named by its number, like 000004.jpg; remove the file")
+        sources[int(path.stem)] = path
+    if not sources:
+        stamp = stamp_path(folder)
+        if not stamp.is_file() or read_json(stamp).get("rows") != 0:
+            raise PipelineError(
+                f"{folder} holds no pictures; run run_cnn.py first, which puts the filtered faces there, or give "
+                "photographs of your own with --images FOLDER"
+            )
+        notes.append("no face passed the filter of stage 2, so there is nothing to parse; the table is empty")
+    options, inputs, code = _parser(profile)
+    stamp = {"options": options, "seed": None, "inputs": {"pictures": folder, **inputs}, "code": code}
+    return Plan(profile, run, sources, False, stamp, notes)
+
+
+def plan_photographs(profile: Profile, run: Run, folder: Path | str) -> Plan:
+    """Plan to parse the photographs of a folder, numbered in the order of their names.
+
+    PipelineError when there is none, or the run is one of generated faces.
+    """
+    if run.path("stylegan").exists():
+        raise PipelineError(
+            f"{run} is a run of generated faces; give photographs a run folder of their own, as in --run runs/photos"
+        )
+    photographs, others = list_photographs(folder)
+    notes = []
+    if others:
+        named = ", ".join(others[:LISTED]) + (", ..." if len(others) > LISTED else "")
+        notes.append(f"left out {len(others)} files that are no JPEG, PNG or WebP by their ending: {named}")
+    options, inputs, code = _parser(profile, "segmentation.photographs")
+    options |= {"photographs": len(photographs), "listing": listing_digest(photographs)}
+    stamp = {"options": options, "seed": None, "inputs": inputs, "code": code}
+    return Plan(profile, run, dict(enumerate(photographs)), True, stamp, notes)
+
+
+def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> None:
+    """Parse what is missing or stale, and print the summary.
+
+    A picture without a face is told and skipped. A photograph that cannot be read is, too; a generated picture that
+    cannot is a PipelineError.
+    """
+    summary = Summary("3 parse the photographs" if work.photographs else "3 parse the filtered faces")
+    for note in work.notes:
+        summary.note(note)
+    reasons = [is_fresh(path, **work.stamp) for path in (work.results, work.table)]
+    if all(fresh for fresh, _ in reasons) and not force:
+        summary.kept(work.results)
+        summary.kept(work.table)
+        summary.print()
+        return
+
+    origin = {
+        "code": work.stamp["code"],
+        "parser": work.stamp["options"]["parser"],
+        "weights": digest(work.stamp["inputs"]["parser"]),
+    }
+    digests = {img_no: _digest(path) for img_no, path in work.sources.items()}
+    records = {} if force else _survivors(work, origin, digests)
+    if records:
+        summary.note(f"{len(records)} pictures of an earlier run were parsed already and stayed")
+    _clear_folder(work, records)
+    _write_journal(work, origin, records)
+    missing = [img_no for img_no in work.sources if img_no not in records]
+    if missing:
+        limit_threads()
+        for record in _parse(work, missing, digests, resolve_device(device)):
+            records[record["img_no"]] = record
+    _write_journal(work, origin, records)
+    _write_table(work, records)
+    for path, what in ((work.results, f"{len(KINDS)} pictures per face"), (work.table, f"{len(records)} rows")):
+        write_stamp(path, command=COMMAND, rows=len(records), **work.stamp)
+        summary.wrote(path, what)
+    _tell(work, records, summary)
+    summary.print()
+
+
+def _parser(profile: Profile, *more_code: str) -> tuple[dict[str, Any], dict[str, Path], str]:
+    """Options, inputs and code of a stamp, as far as the parser decides them."""
+    parser = str(profile.get("segmentation.parser", "parsenet"))
+    if parser not in PARSER_CODE:
+        raise PipelineError(
+            f"profile {profile.path}: unknown face parser '{parser}' in [segmentation]; use {', '.join(PARSER_CODE)}"
+        )
+    code = code_version(*CODE, *more_code, *PARSER_CODE[parser])
+    return {"parser": parser}, {"parser": profile.weight(parser)}, code
+
+
+def _parse(work: Plan, missing: list[int], digests: dict[int, str], device: "torch.device") -> Iterator[Record]:
+    """Parse pictures batch by batch; a record is in the journal once its pictures are on the disk."""
+    from segmentation.face_crop import FaceCropper
+    from segmentation.parser import load_parser
+
+    cropper, parser = FaceCropper(device), load_parser(work.profile, device)
+    look = _look_at_photograph if work.photographs else _look_at_picture
+    batch = 16 if device.type == "cpu" else 64
+    with (
+        work.journal.open("a", encoding="utf-8") as journal,
+        ThreadPoolExecutor(2) as pool,
+        progress(len(missing), "parse") as bar,
+    ):
+        written: list[Future] = []
+        waiting: list[Record] = []
+        for start in range(0, len(missing) + batch, batch):
+            part = missing[start : start + batch]
+            # One at a time: of a photograph only its crop stays in memory.
+            seen = [look(cropper, work.sources[img_no]) for img_no in part]
+            jobs = _pictures(work, parser, {k: face for k, (_, face, _) in zip(part, seen) if face is not None})
+            # The last batch is packed into files while this one is parsed.
+            for future in written:
+                future.result()
+            journal.writelines(json.dumps(record) + "\n" for record in waiting)
+            journal.flush()
+            bar.update(len(waiting))
+            yield from waiting
+            written = [pool.submit(_save_png, *job) for job in jobs]
+            waiting = [
+                {
+                    "img_no": k,
+                    "source": digests[k],
+                    "box": hit.box,
+                    "reason": hit.reason,
+                    "faces": hit.faces,
+                    "note": note,
+                }
+                for k, (hit, _, note) in zip(part, seen, strict=True)
+            ]
+
+
+def _look_at_picture(cropper: "FaceCropper", path: Path) -> "tuple[Detection, np.ndarray | None, str]":
+    """Detection, crop (None without a face) and remark for a generated picture."""
+    from segmentation.face_crop import crop
+
+    image = read_image(path)
+    (hit,) = cropper.detect([image])
+    return hit, None if hit.box is None else crop(image, hit.box), ""
+
+
+def _look_at_photograph(cropper: "FaceCropper", path: Path) -> "tuple[Detection, np.ndarray | None, str]":
+    """The same for a photograph; one that cannot be read has a reason like one without a face."""
+    from segmentation.face_crop import Detection
+
+    try:
+        photograph = Photograph.open(path)
+    except UnreadablePhotograph as error:
+        return Detection(None, f"cannot be read: {error}"), None, ""
+    hit, face = find_face(cropper, photograph)
+    remarks = {
+        f"the largest of {hit.faces} faces": hit.faces > 1,
+        f"transparent parts shown on {GROUND}": photograph.transparent,
+    }
+    return hit, face, "; ".join(text for text, holds in remarks.items() if holds)
+
+
+def _pictures(work: Plan, parser, crops: "dict[int, np.ndarray]") -> "list[tuple[Path, np.ndarray]]":
+    """Return the files to write for the face crops of one batch: path and content."""
+    import numpy as np
+
+    from segmentation.classes import overlay
+    from segmentation.parser import to_tensor
+
+    if not crops:
+        return []
+    maps = parser.parse(to_tensor(np.stack(list(crops.values()))))
+    return [
+        job
+        for (img_no, face), parsing in zip(crops.items(), maps, strict=True)
+        for job in zip(work.pictures(img_no), (parsing, overlay(face, parsing), face), strict=True)
+    ]
+
+
+def _save_png(path: Path, image: "np.ndarray") -> None:
+    from PIL import Image
+
+    with atomic(path) as temporary:
+        # Half the work of the stage would be the default compression, for files a tenth smaller.
+        Image.fromarray(image).save(temporary, compress_level=1)
+
+
+def _survivors(work: Plan, origin: dict[str, Any], digests: dict[int, str]) -> dict[int, Record]:
+    """Return the records of an earlier run that still hold: same picture, same code and weights, pictures there."""
+    try:
+        lines = work.journal.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    records: dict[int, Record] = {}
+    for number, line in enumerate(lines):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line that a killed run was writing
+        if number == 0 and value != {"origin": origin}:
+            return {}
+        if number > 0 and digests.get(value["img_no"]) == value["source"]:
+            records[value["img_no"]] = value
+    there = {path.name for path in work.results.glob("*.png")}
+    return {
+        img_no: record
+        for img_no, record in records.items()
+        if record["box"] is None or all(path.name in there for path in work.pictures(img_no))
+    }
+
+
+def _clear_folder(work: Plan, records: dict[int, Record]) -> None:
+    """Delete pictures that belong to no surviving record."""
+    remove_leftovers(work.results)
+    kept = {path for img_no, record in records.items() if record["box"] is not None for path in work.pictures(img_no)}
+    for path in work.results.glob("*.png"):
+        if path not in kept:
+            path.unlink()
+
+
+def _write_journal(work: Plan, origin: dict[str, Any], records: dict[int, Record]) -> None:
+    lines = [{"origin": origin}, *(records[img_no] for img_no in sorted(records))]
+    work.results.mkdir(parents=True, exist_ok=True)
+    with atomic(work.journal) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _write_table(work: Plan, records: dict[int, Record]) -> None:
+    import pandas as pd
+
+    from pipeline.tables import write_table
+
+    rows = [
+        (
+            img_no,
+            work.shown(img_no) if work.photographs else work.run.relative(work.sources[img_no]),
+            record["box"] is not None,
+            record["reason"],
+            *(record["box"] or NO_BOX),
+            record["faces"],
+            record["note"],
+        )
+        for img_no, record in sorted(records.items())
+    ]
+    schema = photograph_schema() if work.photographs else segmentation_schema()
+    frame = pd.DataFrame(rows, columns=[*segmentation_schema().columns, "note"])
+    write_table(work.table, frame[list(schema.columns)], schema)
+
+
+def _tell(work: Plan, records: dict[int, Record], summary: Summary) -> None:
+    """Note how many pictures show a face, which show several (photographs only) and which were skipped."""
+    ordered = [record for _, record in sorted(records.items())]
+    without = [record for record in ordered if record["box"] is None]
+    several = [record for record in ordered if record["faces"] > 1 and record["box"] is not None and work.photographs]
+    summary.note(f"{len(ordered) - len(without)} of {len(ordered)} pictures show a face")
+    for records_of_kind, text in (
+        (several, lambda record: f"{work.shown(record['img_no'])}: the largest of {record['faces']} faces was taken"),
+        (without, lambda record: f"skipped {work.shown(record['img_no'])}: {record['reason']}"),
+    ):
+        for record in records_of_kind[:LISTED]:
+            summary.note(text(record))
+        if len(records_of_kind) > LISTED:
+            summary.note(f"... and {len(records_of_kind) - LISTED} more of this kind, see {work.table.name}")
+
+
+def _digest(path: Path) -> str:
+    try:
+        return digest(path)
+    except OSError:
+        return "unreadable"  # a photograph then gets a row with its reason; a generated picture fails when it is read
