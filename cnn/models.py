@@ -96,7 +96,7 @@ def plan_training(run: Run, settings: FilterSettings, seed: int, labelled: pd.Da
             "architecture": settings.architectures[name].options(),
             "learning_rate": settings.learning_rates[name],
             "logged_cutoff": settings.cutoffs[name],
-            "training": asdict(settings.training),
+            "training": asdict(settings.trainings[name]),
             "fold_seed": settings.fold_seed,
             "faces": _text_digest(sizes),
         }
@@ -141,7 +141,7 @@ def train_models(run: Run, plans: list[ModelPlan], settings: FilterSettings, lab
             data = FoldData(crop_pixels(pixels, architecture), labelled[name].to_numpy(), folds)
             _check_classes(name, data.labels, folds)
             for plan in stale:
-                trained = train_fold(name, data, plan.fold, architecture, settings.training,
+                trained = train_fold(name, data, plan.fold, architecture, settings.trainings[name],
                                      settings.learning_rates[name], settings.cutoffs[name], seed, device)
                 record = {
                     "property": name,
@@ -152,7 +152,7 @@ def train_models(run: Run, plans: list[ModelPlan], settings: FilterSettings, lab
                     "faces": len(labelled),
                     "faces_from": origin,
                     "architecture": architecture.options(),
-                    "training": {**asdict(settings.training), "learning_rate": settings.learning_rates[name]},
+                    "training": {**asdict(settings.trainings[name]), "learning_rate": settings.learning_rates[name]},
                     "log": trained.log,
                     "epochs": trained.epochs.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
                     "seconds": round(trained.seconds, 1),

@@ -89,16 +89,16 @@ class FilterSettings:
     architectures: dict[str, Architecture]
     cutoffs: dict[str, float]
     learning_rates: dict[str, float]
-    training: TrainSettings
+    trainings: dict[str, TrainSettings]
 
     @classmethod
     def of(cls, profile: Profile, labels: str = "") -> FilterSettings:
         """The settings of a profile's section [cnn]; `labels` replaces its label table."""
         section = profile.section("cnn")
         refuse_unknown(profile, "cnn", section, {"bundled", "width", "head", "fold_seed", "batch", "min_passed",
-                                                  "windows", "cutoffs", "learning_rates", "training"})
+                                                  "windows", "cutoffs", "learning_rates", "epochs", "training"})
         tables = {}
-        for key in ("windows", "cutoffs", "learning_rates"):
+        for key in ("windows", "cutoffs", "learning_rates", "epochs"):
             tables[key] = dict(section.get(key, {}))
             refuse_unknown(profile, f"cnn.{key}", tables[key], set(FILTER_NAMES))
         training = dict(section.get("training", {}))
@@ -128,7 +128,9 @@ class FilterSettings:
             cutoffs={name: float(tables["cutoffs"].get(name, FILTERS[name].cutoff)) for name in FILTER_NAMES},
             learning_rates={name: float(tables["learning_rates"].get(name, FILTERS[name].learning_rate))
                             for name in FILTER_NAMES},
-            training=TrainSettings(**training),
+            trainings={name: TrainSettings(**training | ({"epochs": tables["epochs"][name]}
+                                                         if name in tables["epochs"] else {}))
+                       for name in FILTER_NAMES},
         )
 
 

@@ -43,7 +43,7 @@ DISCRIMINATOR_MAX = 128  # it ships twice, and learns from few faces
 # How much a pixel of each parser class counts: large plain areas little, eyes and mouth much.
 CLASS_WEIGHT = (0.6, 1.3, 4.8, 4.8, 8.0, 8.0, 2.2, 6.0, 6.0, 6.0, 1.3)
 # How much oftener than a plain face one that shows the trait fully is drawn: what is rare or fine is learned last.
-OFTENER = {"glasses": 2.5, "blurred": 2.5, "hair_curl": 1.0, "beard": 0.7, "bald": 0.5, "age": 0.5}
+OFTENER = {"glasses": 2.5, "blurred": 4.0, "hair_curl": 1.0, "beard": 0.7, "bald": 0.5, "age": 0.5}
 LENSES = (slice(40, 80), slice(18, 110))  # rows and columns where glasses are, and count more
 AVERAGED_OVER = 6000  # pictures after which a set of weights counts half in the average
 HELD_OUT = 256  # of the renders: the error in the log is theirs
@@ -70,8 +70,11 @@ class GeneratorOptions:
     """Pictures seen at 32 and 64 pixels."""
     oracle: str = ""
     """Oracle weights: adds the feature loss and the feature discriminator."""
-    adversarial: float = 0.06
-    """Weight of the adversarial term once the feature discriminator is warm."""
+    feature: float = 0.25
+    """Weight of the feature loss."""
+    adversarial: float = 0.12
+    """Weight of the adversarial term once the feature discriminator is warm; 0 trains none. For the last minutes, when
+    rates are low: earlier it costs more pictures than it gives."""
     rate: float = 1e-2
     """Adam's, for vectors."""
     matrix_rate: float = 3e-2
@@ -319,9 +322,9 @@ class Training:
                 with torch.no_grad():
                     wanted = self.oracle.maps(images)[:4]
             losses["feature"] = sum((a.float() - b.float()).abs().mean() for a, b in zip(maps, wanted))
-            total = total + 0.15 * losses["feature"]
+            total = total + options.feature * losses["feature"]
             warm = float(np.clip((self.feature_seen - 4000) / 8000, 0, 1))
-            if warm > 0:
+            if options.adversarial and warm > 0:
                 losses["adversarial"] = -sum(score.mean() for score in self.critic([m.float() for m in maps])) / 4
                 total = total + options.adversarial * warm * losses["adversarial"]
         self.synthesis.zero_grad(set_to_none=True)
@@ -329,7 +332,7 @@ class Training:
         average_gradients(self.parameters)
         self.adam.step()
         self.muon.step(options.matrix_rate * decay)
-        if self.oracle is not None and lod == 0:
+        if self.oracle is not None and lod == 0 and options.adversarial:
             real = self.critic([m.detach().float() for m in wanted])
             fake = self.critic([m.detach().float() for m in maps])
             hinge = sum(F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake)) / 4
@@ -340,7 +343,7 @@ class Training:
             losses["critic"] = hinge
         drawn = len(images) * workers()
         self.seen += drawn
-        self.feature_seen += drawn if self.oracle is not None and lod == 0 else 0
+        self.feature_seen += drawn if "critic" in losses else 0
         keep = min(0.5 ** (drawn / AVERAGED_OVER), 1 - 1 / (1 + self.seen / drawn / 10))
         with torch.no_grad():
             for name, value in self.synthesis.state_dict().items():
@@ -370,7 +373,7 @@ class Training:
             generator=self.averaged(),
             discriminator=discriminator,
             pictures_seen=self.seen,
-            with_feature_loss=self.feature_seen,
+            with_critic=self.feature_seen,
             training_pictures=len(self.images),
             minutes=round(self.minutes, 1),
         )
