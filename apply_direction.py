@@ -10,7 +10,7 @@ from pipeline.command import StageOptions, Summary, main
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
-from vectorfind.models import locate, open_bench
+from vectorfind.models import locate, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.setting import Files, Setting
 
@@ -35,14 +35,16 @@ class ApplyOptions(StageOptions):
     """Pictures in the strip; the first is the face as it is, the last has the full weights."""
     out: str = ""
     """PNG or JPEG to write; by default in vectorfind/strips of the run."""
-    method: Literal["svm", "ridge"] = "svm"
+    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop"] = "svm"
     """Whose directions."""
     position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
     """Where in the generator."""
     groups: Literal["16", "8", "none"] = "16"
     """Grouping of the directions."""
     conditional: bool = False
-    """The directions made orthogonal to each other."""
+    """The directions that leave the other properties alone."""
+    mended: bool = False
+    """The mended form of the method."""
     generator: str = "v9"
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
@@ -55,7 +57,7 @@ def run(options: ApplyOptions) -> None:
 
     from pipeline.sheets import save_sheet
     from stylegan.sampling import to_uint8
-    from vectorfind.directions import DirectionSet
+    from vectorfind.editor import load_editor
     from vectorfind.groups import Grouping
 
     weights = np.array([getattr(options, name) for name in EDITED], np.float32)
@@ -64,13 +66,14 @@ def run(options: ApplyOptions) -> None:
     if np.abs(weights).max() > FURTHEST or not np.isfinite(weights).all():
         raise PipelineError(f"weights are score deviations: give numbers between {-FURTHEST:g} and {FURTHEST:g}")
     run_folder = Run(options.run)
-    setting = Setting(options.method, options.position, options.groups, options.conditional)
+    setting = Setting(options.method, options.position, options.groups, options.conditional, mended=options.mended)
     files = Files(run_folder, setting)
     if not files.directions.is_file():
         raise PipelineError(f"{files.directions} is missing: run `python run_vectorfind.py` for this run folder first")
     models = locate(Profile.load(options.profile), run_folder, options.generator, options.scorer)
     bench = open_bench(models, options.device)
-    directions = DirectionSet.load(files.directions, bench.generator_hash)
+    profile = Profile.load(options.profile)
+    directions = load_editor(files.directions, setting.method, bench, lambda: open_identity(profile, options.device))
     codes = bench.encode(bench.latents([options.seed]), setting.position)
     group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]
     amounts = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None] * weights

@@ -12,12 +12,14 @@ from pipeline.command import StageOptions, main
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
+from vectorfind.further import take_further
 from vectorfind.models import locate
 from vectorfind.names import EDITED
 from vectorfind.setting import Files, Setting
 from vectorfind.stage import CODE, Plan, Stage
 
 STEPS = ("pool", "directions", "test", "report")
+FURTHER = ("judge", "effects", "reach", "select", "tsne", "compare", "sweep")
 # Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000, so that they never meet.
 SEED_SPAN, POOL_START, TEST_START = 10_000_000, 1_000_000, 9_000_000
 EXAMPLES = """
@@ -25,6 +27,10 @@ python run_vectorfind.py
 python run_vectorfind.py pool -n 20000
 python run_vectorfind.py directions test report --method ridge
 python run_vectorfind.py test report --grid published
+python run_vectorfind.py directions judge effects reach --method closed_loop --faces 500
+python run_vectorfind.py select --method ridge
+python run_vectorfind.py compare --methods svm svm_mended ridge closed_loop --positions w mapping_split1 --faces 500
+python run_vectorfind.py sweep --methods svm ridge --sizes 2000 8000 --k-percents 10 20
 """
 
 
@@ -32,18 +38,44 @@ python run_vectorfind.py test report --grid published
 class VectorFindOptions(StageOptions):
     """Stage 6: directions in the latent space for eyes, mouth and pose, tested on faces that trained nothing."""
 
-    steps: tyro.conf.Positional[tuple[Literal["pool", "directions", "test", "report"], ...]] = STEPS
-    """What to do, in this order; all by default."""
+    steps: tyro.conf.Positional[
+        tuple[
+            Literal[
+                "pool",
+                "directions",
+                "test",
+                "report",
+                "judge",
+                "effects",
+                "reach",
+                "select",
+                "tsne",
+                "compare",
+                "sweep",
+            ],
+            ...,
+        ]
+    ] = STEPS
+    """What to do, in this order; pool to report by default. judge: the test by all graders. effects: what else an edit
+    changes. reach: how far the closed loop takes each face. select: faces chosen by one grader, confirmed by another.
+    tsne: maps of the codes. compare: all of --methods at all of --positions, with the verdict. sweep: settings against
+    correlation."""
     samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Faces in the pool; by default what the profile says."""
-    method: Literal["svm", "ridge"] = "svm"
-    """svm: LinearSVC on the extremes, as published. ridge: all samples, groups shrunk toward the common direction."""
+    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop"] = "svm"
+    """svm: LinearSVC on the extremes, as published. ridge: all samples, groups shrunk toward the common
+    direction. gradient: of a small network at each face. mixed: gradient for the eyes, svm for the rest. closed_loop:
+    true gradient through generator and scorer, step by step until the intended value is reached."""
     position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
     """Where in the generator the directions live; the split positions need a v9 generator."""
     groups: Literal["16", "8", "none"] = "16"
     """Number of groups of faces with directions of their own."""
     conditional: bool = False
-    """Make each direction orthogonal to those of the other two properties."""
+    """Make each direction leave the other two properties, hair and background alone."""
+    mended: bool = False
+    """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks."""
+    cuts: Literal["medians", "v7", "v8", "v9"] = "medians"
+    """Where the groups begin: at the medians of the pool, or at the published ones of a version."""
     k_percent: float | None = None
     """svm: share of each group, at either end of the score, that trains it; by default what the profile says."""
     faces: int | None = None
@@ -54,6 +86,28 @@ class VectorFindOptions(StageOptions):
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
     """Path of a property CNN; by default that of this run's stage 4b."""
+    graders: tuple[Literal["finder", "second", "geometric"], ...] = ("finder", "second", "geometric")
+    """Who judges (judge, effects, select, compare): the scorer that finds, the second CNN, parser and geometry."""
+    methods: tuple[str, ...] = (
+        "svm",
+        "svm_mended",
+        "ridge",
+        "ridge_mended_conditional",
+        "gradient",
+        "mixed",
+        "closed_loop",
+    )
+    """compare, sweep: methods as reports name them, with _mended and _conditional."""
+    positions: tuple[Literal["z", "w", "mapping_split1", "mapping_split2"], ...] = ("w",)
+    """compare, sweep, pool: positions; the pool stores z, w and all of these."""
+    sizes: tuple[int, ...] = ()
+    """sweep: numbers of samples; by default the whole pool."""
+    k_percents: tuple[float, ...] = ()
+    """sweep: shares at either end that train the SVM; by default the one of --k-percent."""
+    groupings: tuple[Literal["16", "8", "none"], ...] = ("16",)
+    """sweep: numbers of groups."""
+    vectors: str = ""
+    """Folder of vector CSVs in the published format, used instead of finding directions: method `imported`."""
     pool_dtype: Literal["float32", "float16"] = "float32"
     """How the codes of the pool are stored."""
     batch: int | None = None
@@ -63,7 +117,9 @@ class VectorFindOptions(StageOptions):
 def plan(options: VectorFindOptions) -> Plan:
     """Check paths, names and numbers without loading a model; PipelineError for what cannot work."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    setting = Setting(options.method, options.position, options.groups, options.conditional, options.grid)
+    method = "imported" if options.vectors else options.method
+    shape = (method, options.position, options.groups, options.conditional, options.grid)
+    setting = Setting(*shape, options.mended, options.cuts)
     chosen = {
         "rows": _positive(options.samples, profile, "pool", 8000, "-n"),
         "faces": _positive(options.faces, profile, "faces", 100, "--faces"),
@@ -97,6 +153,7 @@ def plan(options: VectorFindOptions) -> Plan:
         pool_start=pool_start,
         test_seeds=range(test_start, test_start + chosen["faces"]),
         codes={step: code_version(*modules) for step, modules in CODE.items()},
+        graders=tuple(dict.fromkeys(("finder", *options.graders))),
     )
 
 
@@ -107,6 +164,9 @@ def run(options: VectorFindOptions) -> None:
     for step in STEPS:
         if step in options.steps:
             getattr(stage, step)()
+    for step in FURTHER:
+        if step in options.steps:
+            take_further(stage, step)
     for note in settled.models.notes:
         stage.summary.note(note)
     stage.summary.print()

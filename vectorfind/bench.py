@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -20,6 +22,9 @@ class Bench:
 
     def __init__(self, generator, scorer, *, generator_hash: str, scorer_hash: str, device="cpu", batch: int = 50):
         self.generator = generator.eval()
+        if hasattr(self.generator, "requires_grad_"):
+            # `jacobian` wants gradients of the codes only.
+            self.generator.requires_grad_(False)
         self.scorer = scorer
         self.generator_hash = generator_hash
         self.scorer_hash = scorer_hash
@@ -56,10 +61,7 @@ class Bench:
 
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Scores float32 [N, 8] in the order of PROPERTIES; NaN where the scorer could not measure."""
-        with torch.inference_mode():
-            if hasattr(self.scorer, "score_tensor"):
-                return self.scorer.score_tensor(images).float().cpu().numpy()
-            return self.scorer.score(images)[list(PROPERTIES)].to_numpy(dtype=np.float32)
+        return read_scores(self.scorer, images)
 
     def measure(self, codes: np.ndarray, position: str, progress=None) -> np.ndarray:
         """Scores float32 [N, 8] of codes [N, D], decoded in batches; no image is kept.
@@ -74,5 +76,48 @@ class Bench:
                 progress(len(part))
         return np.concatenate(parts) if parts else np.empty((0, len(PROPERTIES)), np.float32)
 
+    def jacobian(
+        self,
+        codes: np.ndarray,
+        position: str,
+        readings: Callable[[torch.Tensor, slice], torch.Tensor],
+        columns: list[int] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values float32 [N, R] of readings of the decoded images, and gradients float32 [N, C, D] of some.
+
+        readings(images [n, 3, r, r], rows): values [n, R], differentiable, of the codes `rows`. columns: the C
+        readings whose gradients are wanted, all by default; each costs a pass back through the generator.
+        """
+        values, gradients = [], []
+        for start in range(0, len(codes), self.batch):
+            rows = slice(start, min(start + self.batch, len(codes)))
+            with torch.enable_grad():
+                x = self._tensor(codes[rows]).requires_grad_(True)
+                value = readings(self.generator.decode(x, position), rows)
+                parts = []
+                wanted = list(range(value.shape[1])) if columns is None else columns
+                for column in wanted:
+                    more = column != wanted[-1]
+                    parts.append(torch.autograd.grad(value[:, column].sum(), x, retain_graph=more)[0])
+            values.append(value.detach().float().cpu().numpy())
+            gradients.append(torch.stack(parts, 1).float().cpu().numpy())
+        return np.concatenate(values), np.concatenate(gradients)
+
+    def differentiable_scores(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores [N, 8] of images on the device, through which gradients flow; PipelineError for other scorers."""
+        if hasattr(self.scorer, "network"):
+            return self.scorer.network(images)
+        if not hasattr(self.scorer, "score_tensor"):
+            raise PipelineError("the closed loop needs a scorer with a gradient, such as the property CNN")
+        return self.scorer.score_tensor(images)
+
     def _tensor(self, array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+
+def read_scores(scorer, images: torch.Tensor) -> np.ndarray:
+    """Scores float32 [N, 8] in the order of PROPERTIES of images [N, 3, R, R] by any Scorer; NaN where unmeasured."""
+    with torch.inference_mode():
+        if hasattr(scorer, "score_tensor"):
+            return scorer.score_tensor(images).float().cpu().numpy()
+        return scorer.score(images)[list(PROPERTIES)].to_numpy(dtype=np.float32)

@@ -116,3 +116,67 @@ def draw_strips(
         moved = (np.array(labels) - start_scores) / directions.score_sds[i]
         texts = [f"{weight:+g}: {change:+.1f}" for weight, change in zip(amounts[:, i], moved, strict=True)]
         save_sheet(path, np.concatenate(pictures), columns=len(levels), labels=texts)
+
+
+def draw_lines(path: Path, lines: dict[str, pd.DataFrame], axis_name: str) -> None:
+    """Mean signed correlation with its interval against a column of a sweep, a line per setting."""
+
+    def draw(axis, name):
+        for label, part in lines.items():
+            x, y = part[axis_name].to_numpy(float), part[f"{name}_corr"].to_numpy(float)
+            low, high = part[f"{name}_low"].to_numpy(float), part[f"{name}_high"].to_numpy(float)
+            axis.errorbar(x, y, yerr=np.abs([y - low, high - y]), marker="o", markersize=3, capsize=2, label=label)
+        if axis_name == "samples":
+            axis.set_xscale("log")
+        axis.set_xlabel(axis_name)
+        axis.set_ylabel("mean signed corr")
+        if name == EDITED[-1]:
+            axis.legend(fontsize=6, frameon=False)
+
+    _panels(path, draw)
+
+
+def draw_leakage(path: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """A heat map per method: deviations of each other column (finder's scores, head, person) per intended deviation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 2.6 * len(tables)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (method, table) in zip(figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True):
+        seen = table[table["column"].str.startswith("finder ") | ~table["column"].str.contains(" ")]
+        wide = seen.pivot_table(index="property", columns="column", values="signed", sort=False, dropna=False)
+        axis.imshow(wide.to_numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(wide.to_numpy()):
+            ink = "white" if abs(value) > 0.6 else "black"
+            axis.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=ink)
+        axis.set_xticks(range(wide.shape[1]), [name.removeprefix("finder ") for name in wide.columns], rotation=40)
+        axis.set_yticks(range(wide.shape[0]), list(wide.index))
+        axis.tick_params(labelsize=7)
+        axis.set_title(method, fontsize=9)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def draw_passes(path: Path, judged: pd.DataFrame) -> None:
+    """Share of faces that pass the bars of v8, a group of bars per method, a bar per grader, with intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shares = judged.drop_duplicates(["method", "grader"])
+    methods, graders = list(shares["method"].unique()), list(shares["grader"].unique())
+    figure = Figure(figsize=(1.6 + 1.1 * len(methods), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for k, grader in enumerate(graders):
+        part = shares[shares["grader"] == grader].set_index("method").reindex(methods)
+        middle = part["pass_v8"].to_numpy()
+        reach = np.abs([middle - part["pass_v8_low"], part["pass_v8_high"] - middle])
+        place = np.arange(len(methods)) + (k - (len(graders) - 1) / 2) * 0.8 / len(graders)
+        axis.bar(place, middle, 0.8 / len(graders), yerr=reach, capsize=2, label=grader)
+    axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right", fontsize=7)
+    axis.set_ylabel("share that passes")
+    axis.legend(frameon=False, fontsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,9 @@ import pandas as pd
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
 from vectorfind.directions import DirectionSet
-from vectorfind.groups import Grouping
-from vectorfind.methods import METHODS, MethodOptions, project_off
+from vectorfind.groups import UNGROUPED, Grouping
+from vectorfind.mended import fit_svm_mended
+from vectorfind.methods import METHODS, Fits, MethodOptions, fit_ridge, project_off
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import Pool
 from vectorfind.setting import Setting
@@ -37,9 +38,10 @@ def find_directions(
     """
     codes, scores = pool.codes(setting.position), pool.scores
     groups, names = grouping.assign(scores), grouping.names
-    fits = METHODS[setting.method](codes, scores, groups, names, EDITED, options, progress)
+    fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
+    fits = fit(codes, scores, groups, names, EDITED, options, progress)
     if setting.conditional:
-        fits = project_off(fits)
+        fits = _conditional(fits, codes, scores, groups, names, setting, options)
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
     sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
     found = calibrate(bench, codes, groups, names, units, EDITED, setting.position, sds, progress)
@@ -52,16 +54,7 @@ def find_directions(
         score_sds=sds.astype(np.float32),
         grouping=grouping.kind,
         cuts=grouping.cuts,
-        provenance={
-            "generator_hash": bench.generator_hash,
-            "scorer_hash": bench.scorer_hash,
-            "method": setting.method,
-            "conditional": setting.conditional,
-            "options": asdict(options),
-            "pool_rows": len(pool),
-            "pool_seed_start": pool.plan.seed_start,
-            "calibration": CALIBRATION,
-        },
+        provenance=provenance_of(bench, pool, setting, asdict(options)) | {"calibration": CALIBRATION},
     )
     rows = []
     for i, name in enumerate(EDITED):
@@ -85,6 +78,127 @@ def find_directions(
                 }
             )
     return directions, pd.DataFrame(rows).round(6)
+
+
+def find_editor(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, options: MethodOptions, identity):
+    """The editor of any method, and its table of fits (None for the closed loop).
+
+    identity: called for what the closed loop holds a person by.
+    """
+    if setting.method == "closed_loop":
+        return make_loop(bench, pool, grouping, setting, identity()), None
+    find = find_directions if setting.is_vector else find_networks
+    return find(bench, pool, grouping, setting, options)
+
+
+def provenance_of(bench: Bench, pool: Pool, setting: Setting, options: dict) -> dict:
+    """What an editor remembers of where it comes from."""
+    return {
+        "generator_hash": bench.generator_hash,
+        "scorer_hash": bench.scorer_hash,
+        "method": setting.method,
+        "conditional": setting.conditional,
+        "mended": setting.mended,
+        "options": options,
+        "pool_rows": len(pool),
+        "pool_seed_start": pool.plan.seed_start,
+    }
+
+
+def _conditional(fits: Fits, codes, scores, groups, names, setting: Setting, options: MethodOptions) -> Fits:
+    """Directions that leave the other two properties, hair and background alone (all linear, as the pool says)."""
+    from vectorfind.closed_loop import code_factor
+
+    kept = tuple(name for name in PROPERTIES if name not in EDITED)
+    factor = code_factor(codes, setting.position) if setting.mended else None
+    covariance = None if factor is None else (factor @ factor.T).astype(np.float64)
+    return project_off(fits, fit_ridge(codes, scores, groups, names, kept, options), covariance)
+
+
+def find_networks(
+    bench: Bench,
+    pool: Pool,
+    grouping: Grouping,
+    setting: Setting,
+    options: MethodOptions,
+    progress: Callable[[int], None] | None = None,
+):
+    """`gradient`: a network per property; `mixed`: one for the eyes, the SVM for mouth and pose (VectorFind v9).
+
+    Returns (NetworkEditor, table of fits; `accuracy` is the correlation on the held-out tenth, `iterations` epochs).
+    """
+    from vectorfind.network_editor import PROBED_FACES, NetworkEditor
+    from vectorfind.network_training import MENDED, PUBLISHED, train_net
+
+    training = replace(MENDED if setting.mended else PUBLISHED, seed=options.seed)
+    rows = np.flatnonzero(np.isfinite(pool.scores).all(axis=1))
+    codes = pool.codes(setting.position)[rows]
+    mean, spread = np.zeros(codes.shape[1], np.float32), np.ones(codes.shape[1], np.float32)
+    if training.standardised:
+        mean, spread = codes.mean(0), codes.std(0)
+        # Dimensions that hardly vary keep arbitrary weights, and a gradient would spend its length on them.
+        spread = np.where(spread > 1e-3 * spread.max(), spread, 0.0).astype(np.float32)
+    scale = np.where(spread > 0, spread, 1.0).astype(np.float32)
+    inputs = np.where(spread > 0, (codes - mean) / scale, 0.0).astype(np.float32)
+    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED], np.float32)
+    nets, table = {}, []
+    for name in EDITED if setting.method == "gradient" else EDITED[:1]:
+        trained = train_net(inputs, pool.score(name)[rows], training, progress)
+        nets[name] = trained.net
+        row = {"property": name, "group_name": UNGROUPED, "faces": len(rows), "source": "network"}
+        row |= {"samples": len(rows), "accuracy": trained.corr, "held_out": trained.held_out}
+        row |= {"converged": trained.converged, "iterations": trained.epochs, "shrinkage": np.nan, "flipped": False}
+        table.append(row)
+    vectors, more = None, None
+    if setting.method == "mixed":
+        plain = replace(setting, method="svm", conditional=False)
+        vectors, more = find_directions(bench, pool, grouping, plain, options, progress)
+        more = more[more["property"] != EDITED[0]]
+    about = provenance_of(bench, pool, setting, {**asdict(options), "training": asdict(training)})
+    editor = NetworkEditor(
+        setting.position,
+        nets,
+        mean,
+        spread,
+        sds,
+        {},
+        training.substeps,
+        setting.conditional,
+        vectors,
+        grouping.kind,
+        grouping.cuts,
+        about,
+    )
+    probed = np.linspace(0, len(rows) - 1, min(PROBED_FACES, len(rows))).astype(int)
+    capped = editor.calibrate(bench, codes[probed], grouping.assign(pool.scores[rows[probed]]))
+    for row in table:
+        row |= {"step": editor.steps[row["property"]], "capped": bool(capped[row["property"]])}
+    fits = pd.DataFrame(table)
+    return editor, (fits if more is None else pd.concat([fits, more], ignore_index=True)).round(6)
+
+
+def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, identity=None):
+    """The closed loop at a position: what the pool tells about codes and scores; nothing is fitted.
+
+    identity: function of images to the features that should stay, or None.
+    """
+    from vectorfind.closed_loop import ClosedLoop, LoopOptions, code_factor, identity_scale
+
+    codes = pool.codes(setting.position)
+    options = LoopOptions()
+    scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
+    return ClosedLoop(
+        bench,
+        setting.position,
+        code_factor(codes, setting.position),
+        np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32),
+        grouping.kind,
+        grouping.cuts,
+        options,
+        identity,
+        scale,
+        provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None},
+    )
 
 
 def accuracy_table(fits: pd.DataFrame) -> pd.DataFrame:

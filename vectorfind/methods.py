@@ -1,4 +1,4 @@
-"""Ways to find the direction of one property from codes and scores: the published SVM and a ridge on all samples."""
+"""Ways to find the direction of one property from codes and scores: the published SVM, and a ridge on all samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MethodOptions:
 
     k_percent: share of a group at each end of the score that trains the SVM. c, max_iter: LinearSVC's own.
     index: the published scripts count SVMs per property from 0 and use random_state 2025 + index.
-    seed: of the 80/20 split.
+    seed: of the 80/20 split. ranks: ridge on ranks instead of scores.
     """
 
     k_percent: float = 20.0
@@ -31,6 +31,7 @@ class MethodOptions:
     max_iter: int = 1000
     index: int = 0
     seed: int = 0
+    ranks: bool = False
 
 
 @dataclass
@@ -110,7 +111,7 @@ def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, so
     if held:
         held_rows, held_labels = np.array(held).T
         accuracy = float(svm.score(codes[held_rows], held_labels))
-    normal = _unit(svm.coef_[0])
+    normal = unit(svm.coef_[0])
     return Fit(normal, source, len(train), accuracy, len(held), converged, int(np.max(svm.n_iter_)))
 
 
@@ -119,6 +120,7 @@ def fit_ridge(
 ) -> Fits:
     """Ridge on every sample of a group, shrunk toward the ridge common to all groups; closed form, one pass.
 
+    With options.ranks the ranks in a group (as normal deviates) are regressed: outliers and floors bend nothing.
     Codes and scores are centred within their group, so a common direction does not trade on what separates the groups.
     Dimensions are standardised; both penalties come from generalised cross-validation (Golub, Heath, Wahba 1979).
     """
@@ -128,7 +130,8 @@ def fit_ridge(
     for group in names:
         rows = np.flatnonzero((groups == group) & measured)
         if len(rows):
-            scatters[group] = _scatter(codes, scores[:, columns], rows)
+            targets = scores[np.ix_(rows, columns)].astype(np.float64)
+            scatters[group] = _scatter(codes, normal_ranks(targets) if options.ranks else targets, rows)
         if progress is not None:
             progress(len(properties))
     total = _Scatter.sum(scatters.values())
@@ -150,13 +153,21 @@ def fit_ridge(
         judged = scatter if own else total
         for column, name in enumerate(properties):
             fits[name, group] = Fit(
-                _unit(weights[:, column] / spread),
+                unit(weights[:, column] / spread),
                 "group" if own or group == UNGROUPED else "pooled",
                 judged.count,
                 accuracy=judged.explained(weights)[column],
                 shrinkage=float(shrinkages[column]),
             )
     return fits
+
+
+def normal_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks of each column [n, P] as normal deviates (Blom 1958): float64 [n, P]."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return ndtri((rankdata(values, axis=0) - 0.375) / (len(values) + 0.25))
 
 
 @dataclass
@@ -194,8 +205,7 @@ class _Scatter:
 def _scatter(codes, targets: np.ndarray, rows: np.ndarray, chunk: int = 4096) -> _Scatter:
     parts = [rows[i : i + chunk] for i in range(0, len(rows), chunk)]
     mean = sum(codes[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
-    y = targets[rows].astype(np.float64)
-    y -= y.mean(0)
+    y = targets - targets.mean(0)
     xx, xy = 0.0, 0.0
     for i, part in enumerate(parts):
         x = codes[part] - mean
@@ -223,24 +233,31 @@ def _ridge(scatter: _Scatter, penalties: np.ndarray) -> tuple[np.ndarray, np.nda
     return weights, chosen
 
 
-def project_off(fits: Fits) -> Fits:
-    """The same fits, each normal made orthogonal to those of its group's other properties (conditional directions)."""
+def project_off(fits: Fits, kept: Fits | None = None, covariance: np.ndarray | None = None) -> Fits:
+    """The same fits, each made to leave alone the other properties of its group (conditional directions).
+
+    kept: fits of further properties to leave alone (hair, background). covariance [D, D] of the codes: moves where
+    codes vary; without it the directions are merely made orthogonal. Either way no direction has a component along
+    another's normal.
+    """
     conditioned: Fits = {}
+    everyone = {**(kept or {}), **fits}
     for (name, group), fit in fits.items():
         others = [
-            other.normal
-            for (other_name, other_group), other in fits.items()
-            if other_group == group and other_name != name
+            other.normal for (other_name, where), other in everyone.items() if where == group and other_name != name
         ]
-        normal = fit.normal.astype(np.float64)
+        own = fit.normal.astype(np.float64)
+        away = own if covariance is None else covariance @ own
         if others:
-            basis, _ = np.linalg.qr(np.stack(others, 1).astype(np.float64))
-            normal = normal - basis @ (basis.T @ normal)
-        conditioned[name, group] = Fit(**{**vars(fit), "normal": _unit(normal)})
+            normals = np.stack(others, 1).astype(np.float64)
+            moves = normals if covariance is None else covariance @ normals
+            away = away - moves @ np.linalg.lstsq(normals.T @ moves, normals.T @ away, rcond=1e-10)[0]
+        conditioned[name, group] = Fit(**{**vars(fit), "normal": unit(away)})
     return conditioned
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
+def unit(vector: np.ndarray) -> np.ndarray:
+    """The vector float32 [D] at length 1; one of length 0 stays."""
     length = float(np.linalg.norm(vector))
     return (vector / length if length > 0 else vector).astype(np.float32)
 

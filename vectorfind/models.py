@@ -83,6 +83,43 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
     return Bench(generator, scorer, device=where, batch=batch, **hashes)
 
 
+def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
+    """What the closed loop holds a person by: the hidden layers of one gender and one age CNN; None without them.
+
+    The filter CNNs neither find directions nor judge them.
+    """
+    from cnn.models import bundled_path
+    from cnn.settings import FilterSettings
+
+    settings = FilterSettings.of(profile)
+    if settings.bundled is None:
+        return None
+    paths = {name: bundled_path(settings.bundled, name, 0) for name in ("gender", "age")}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    from cnn.filter_cnn import FilterEnsemble
+    from pipeline.command import resolve_device
+
+    where = resolve_device(device)
+    return Identity(
+        [FilterEnsemble.load(name, [path], settings.architectures[name], where) for name, path in paths.items()]
+    )
+
+
+class Identity:
+    """Features [N, F] of images [N, 3, R, R] in [-1, 1], differentiable."""
+
+    def __init__(self, ensembles):
+        self.models = [ensemble.models[0] for ensemble in ensembles]
+
+    def __call__(self, images):
+        import torch
+
+        # to_unit of cnn.filter_cnn, after the clip that a saved picture would have had.
+        unit = images.clamp(-1, 1) * 0.5 + 0.5
+        return torch.cat([model.fc1(model.features(model.window.crop(unit))) for model in self.models], 1)
+
+
 def _existing(path: str, option: str) -> Path:
     if not Path(path).is_file():
         raise PipelineError(f"{option} {path}: no such file; give the path of a .pth file")

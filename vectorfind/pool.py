@@ -247,12 +247,21 @@ def remove_pool(folder) -> None:
 
 def _add_positions(bench: Bench, folder: Path, plan: PoolPlan, added: dict[str, int]) -> None:
     """Store the codes of more positions beside complete shards: no image has to be drawn or scored again."""
+    rows = complete_shards(folder, plan) * plan.shard_rows
+    check_disk(folder, replace(plan, positions=added), rows)
     for index in range(complete_shards(folder, plan)):
         start = plan.seed_start + index * plan.shard_rows
         z = bench.latents(range(start, start + plan.shard_rows))
         for name in added:
-            with atomic(shard_folder(folder, index) / f"{name}.npy") as temporary:
-                np.save(temporary, bench.encode(z, name).astype(plan.dtype), allow_pickle=False)
+            codes = bench.encode(z, name).astype(plan.dtype)
+            try:
+                with atomic(shard_folder(folder, index) / f"{name}.npy") as temporary:
+                    np.save(temporary, codes, allow_pickle=False)
+            except OSError as error:
+                raise PipelineError(
+                    f"{shard_folder(folder, index)} could not be written ({error.strerror}); the pool stays as it was, "
+                    f"without {name}: free some space and run the same command again"
+                ) from error
     write_json(folder / DESCRIPTION, asdict(plan))
 
 

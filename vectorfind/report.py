@@ -55,7 +55,7 @@ class Findings:
 
     pool: Pool
     directions: DirectionSet
-    fits: pd.DataFrame
+    fits: pd.DataFrame | None
     result: pd.DataFrame
     summary: pd.DataFrame
     space: pd.DataFrame
@@ -89,9 +89,11 @@ def write_report(files: Files, found: Findings) -> None:
         curves += ", dotted: perfect calibration"
     report.figure(files.figure("curves.png"), curves)
     report.figure(files.figure("corr.png"), "Signed correlation of each face")
-    report.heading("The directions").text(_how(setting, about, about["options"]))
-    report.table(accuracy_table(found.fits), "Fit and calibration").text(FIT_LEGEND)
-    report.table(_by_group(found), GROUP_CAPTION)
+    report.heading("The directions").text(_how(setting, about, about.get("options", {})))
+    if found.fits is not None:
+        report.table(accuracy_table(found.fits), "Fit and calibration").text(FIT_LEGEND)
+    if setting.is_vector and found.fits is not None:
+        report.table(_by_group(found), GROUP_CAPTION)
     report.heading("The pool")
     report.figure(files.figure("scores.png"), "Scores of the pool; dotted: where the extremes begin")
     report.heading("Is the latent space honest?")
@@ -144,19 +146,47 @@ def _readable(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _how(setting, about: dict, options: dict) -> str:
+    where = f"Pool: {about['pool_rows']} samples from seed {about['pool_seed_start']}, groups: {setting.groups}."
+    hashes = f"Generator `{about['generator_hash'][:16]}`, scorer `{about['scorer_hash'][:16]}`."
+    if setting.method == "imported":
+        turned = f"{about['turned']} of them lowered their property and were turned"
+        return f"Vectors read from files; {turned}. {where} {hashes}"
+    if setting.method == "closed_loop":
+        return (
+            "No direction is fitted: each edit follows the gradient of generator and scorer at the present point, in "
+            f"steps of at most {options['step']:g} score deviations, until the score is within "
+            f"{options['tolerance']:g} of the intended value. Each step is the shortest in deviations of the pool's "
+            "codes that also holds hair, background, hairstyle"
+            + (" and the features of a gender and an age CNN" if about["identity"] else "")
+            + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"
+        )
+    network = {
+        False: "A network of two tanh layers per property learns the score from the raw code; its normalised gradient "
+        "at the unedited face is the direction (VectorFind v9)",
+        True: "A network of two tanh layers per property learns the score from the standardised code; its gradient, "
+        "mapped back to codes, is taken anew along the path",
+    }[setting.mended]
+    svm = (
+        "Linear SVM between the top and the bottom "
+        f"{options['k_percent']:g} % on standardised codes, primal and run to convergence, C by the rank correlation "
+        "of held-out samples, each group's direction mixed with the pool's"
+        if setting.mended
+        else f"LinearSVC (C {options['c']:g}, at most {options['max_iter']} iterations, unscaled codes, random state "
+        f"{2025 + options['index']}) between the top and the bottom {options['k_percent']:g} % of each group"
+    )
     how = {
-        "svm": f"LinearSVC (C {options['c']:g}, at most {options['max_iter']} iterations, unscaled codes, random state "
-        f"{2025 + options['index']}) between the top and the bottom {options['k_percent']:g} % of each group",
-        "ridge": "Ridge on every sample, centred within the groups, each group shrunk toward the common solution, "
-        "both penalties by generalised cross-validation",
+        "svm": svm,
+        "ridge": f"Ridge on {'the ranks of ' * options['ranks']}every sample, centred within the groups, each group "
+        "shrunk toward the common solution, both penalties by generalised cross-validation",
+        "gradient": network,
+        "mixed": f"Eyes: {network}. Mouth and pose: {svm}",
     }[setting.method]
-    conditional = "; each direction made orthogonal to those of the other two properties" if setting.conditional else ""
+    conditional = "; each direction leaves the other properties, hair and background alone" * setting.conditional
+    calibration = f" ({about['calibration']})" if "calibration" in about else ""
     return (
-        f"{how}{conditional}. Pool: {about['pool_rows']} samples from seed {about['pool_seed_start']}, groups: "
-        f"{setting.groups}. Directions are unit vectors, + raises the property. Sign and step length are measured, "
-        f"not read off the samples ({about['calibration']}). Generator `{about['generator_hash'][:16]}`, scorer "
-        f"`{about['scorer_hash'][:16]}`. "
-        "The vectors lie in `vectorfind/property_score_vectors/`, in the published format."
+        f"{how}{conditional}. {where} Directions are unit vectors, + raises the property. Sign and step length are "
+        f"measured, not read off the samples{calibration}. {hashes} "
+        "The files lie in `vectorfind/property_score_vectors/`."
     )
 
 

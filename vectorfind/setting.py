@@ -10,30 +10,63 @@ from pipeline.run import Run
 from vectorfind.groups import LETTERS, Grouping
 from vectorfind.names import EDITED, POSITIONS
 
-METHOD_NAMES = ("svm", "ridge")
+VECTOR_METHODS = ("svm", "ridge")
+METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop")
+CUT_NAMES = ("medians", "v7", "v8", "v9")
 GRID_NAMES = ("deviations", "published")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Method, position and groups of directions; conditional: each orthogonal to the others; grid of their test."""
+    """Method, position and groups of directions, and the grid of their test.
+
+    conditional: each direction leaves the other properties, hair and background alone. mended: not at the published
+    settings (ridge: on ranks). cuts: where the groups begin, at the pool's medians or at a published version's.
+    """
 
     method: str = "svm"
     position: str = "w"
     groups: str = "16"
     conditional: bool = False
     grid: str = "deviations"
+    mended: bool = False
+    cuts: str = "medians"
 
     def __post_init__(self):
-        known = {"method": METHOD_NAMES, "position": POSITIONS, "groups": tuple(LETTERS), "grid": GRID_NAMES}
+        known = {
+            "method": METHOD_NAMES,
+            "position": POSITIONS,
+            "groups": tuple(LETTERS),
+            "grid": GRID_NAMES,
+            "cuts": CUT_NAMES,
+        }
         for field, names in known.items():
             if getattr(self, field) not in names:
                 raise PipelineError(f"--{field} {getattr(self, field)} is unknown; use {', '.join(names)}")
 
+        if self.cuts == "v7" and self.groups != "8" or self.cuts in ("v8", "v9") and self.groups != "16":
+            raise PipelineError(f"--cuts {self.cuts} are for {'8' if self.cuts == 'v7' else '16'} groups (--groups)")
+        if self.mended and self.method == "closed_loop":
+            raise PipelineError("--mended: the closed loop was never published, so there is nothing to mend")
+        if self.method == "closed_loop" and self.grid == "published":
+            raise PipelineError("--grid published: the closed loop has no unit vectors to measure latent units along")
+
+    @classmethod
+    def named(cls, method: str, position: str = "w", groups: str = "16") -> Setting:
+        """The setting of a method as reports name it: `svm`, `svm_mended`, `ridge_conditional`, `closed_loop`."""
+        conditional, rest = method.endswith("_conditional"), method.removesuffix("_conditional")
+        mended, rest = rest.endswith("_mended"), rest.removesuffix("_mended")
+        return cls(rest, position, groups, conditional, mended=mended)
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the directions are vectors that can be written down once for all faces of a group."""
+        return self.method in (*VECTOR_METHODS, "imported")
+
     @property
     def variant(self) -> str:
         """What sets this method apart from the published one: "" for the SVM, else a folder name."""
-        return "" if self.method == "svm" and not self.conditional else self._method
+        return "" if self._method == "svm" else self._method
 
     @property
     def name(self) -> str:
@@ -45,7 +78,8 @@ class Setting:
 
     @property
     def _method(self) -> str:
-        return self.method + ("_conditional" if self.conditional else "")
+        parts = [self.method, "mended" * self.mended, "conditional" * self.conditional]
+        return "_".join([part for part in parts if part] + ([] if self.cuts == "medians" else [f"cuts_{self.cuts}"]))
 
 
 @dataclass(frozen=True)
@@ -83,11 +117,21 @@ class Files:
     def direction_files(self) -> list[Path]:
         """Everything that belongs to a set of directions, the set itself left out."""
         names = Grouping(self.setting.groups, ()).names
+        if self.setting.method == "closed_loop":
+            return [self.grouping]
+        if not self.setting.is_vector:
+            return [self.fits, self.grouping]
+        if self.setting.method == "imported":
+            return [self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]
         return [self.fits, self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]
 
     def test(self, name: str) -> Path:
         """A table of the test: test_result.csv, test_statistics.csv, test_summary.csv or grid_scores.csv."""
         return self.run.path("vectorfind", "image_generation_report", self.setting.name, name)
+
+    def judged(self, name: str) -> Path:
+        """A table of the graded test: judged_faces.csv, judgement.csv, leakage.csv, side_effects.csv or reach.csv."""
+        return self.run.path("vectorfind", "judgement", self.setting.name, name)
 
     @property
     def report(self) -> Path:

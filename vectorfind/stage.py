@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.artefacts import is_fresh, write_stamp
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
-from vectorfind.models import ModelFiles, open_bench
+from vectorfind.models import ModelFiles, open_bench, open_identity
 from vectorfind.names import EDITED
 from vectorfind.setting import Files
 
 STRIP_FACES = 8
 SPACE_ROWS = 20_000
 _MODELS = ("stylegan.generator", "stylegan.mapping", "stylegan.layers", "property_score.property_cnn", "cnn.stack")
-_EDITING = ("vectorfind.bench", "vectorfind.names", "vectorfind.directions", "vectorfind.groups")
+_EDITING = (
+    "vectorfind.bench",
+    "vectorfind.names",
+    "vectorfind.directions",
+    "vectorfind.groups",
+    "vectorfind.closed_loop",
+    "vectorfind.network_editor",
+    "vectorfind.gradient_net",
+)
 CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
-    "directions": ("vectorfind.finding", "vectorfind.methods", "vectorfind.calibration", *_EDITING, *_MODELS),
+    "directions": (
+        "vectorfind.finding",
+        "vectorfind.methods",
+        "vectorfind.mended",
+        "vectorfind.calibration",
+        "vectorfind.network_training",
+        *_EDITING,
+        *_MODELS,
+    ),
     "test": ("vectorfind.evaluate", "vectorfind.grid", "vectorfind.tables", *_EDITING, *_MODELS),
+    "judge": (
+        "vectorfind.protocol",
+        "vectorfind.graders",
+        "vectorfind.evaluate",
+        "vectorfind.grid",
+        *_EDITING,
+        *_MODELS,
+    ),
+    "effects": ("vectorfind.effects", "vectorfind.protocol", "vectorfind.graders", *_EDITING, *_MODELS),
     "report": (
         "vectorfind.report",
         "vectorfind.figures",
@@ -47,20 +73,23 @@ class Plan:
     pool_start: int
     test_seeds: range
     codes: dict[str, str]
+    graders: tuple[str, ...] = ("finder",)
 
     def pool_options(self) -> dict:
         return {"seed_start": self.pool_start, "dtype": self.options.pool_dtype}
 
     def direction_options(self) -> dict:
         setting = self.files.setting
-        fields = {name: getattr(setting, name) for name in ("method", "position", "groups", "conditional")}
+        fields = {
+            name: getattr(setting, name) for name in ("method", "position", "groups", "conditional", "mended", "cuts")
+        }
         return {"samples": self.rows, "k_percent": self.k_percent, **fields}
 
     def test_options(self) -> dict:
         return {
             "faces": self.faces,
             "first_seed": self.test_seeds.start,
-            "grid": self.options.grid,
+            "grid": self.files.setting.grid,
             "passes": self.passes,
         }
 
@@ -72,6 +101,12 @@ class Stage:
         self.plan, self.files, self.options = settled, settled.files, settled.options
         self.summary = Summary(f"6 directions ({self.files.setting.name})")
         self._bench = None
+
+    def with_setting(self, setting) -> Stage:
+        """A stage of another method or position in the same run, with the same models and summary."""
+        other = Stage(replace(self.plan, files=Files(self.files.run, setting)))
+        other.summary, other._bench = self.summary, self.bench
+        return other
 
     @property
     def bench(self):
@@ -90,11 +125,12 @@ class Stage:
         from vectorfind.pool import DESCRIPTION, complete_shards, plan_for, read_plan, remove_pool, sample_pool
 
         folder, rows = self.files.pool, self.plan.rows
-        about = self._stamped("pool", self.plan.pool_options(), self.plan.models.inputs(), seeded=False)
+        about = self.stamped("pool", self.plan.pool_options(), self.plan.models.inputs(), seeded=False)
         fresh, reason = is_fresh(folder / DESCRIPTION, **about)
         present = read_plan(folder)
         position = self.files.setting.position
-        lacks_position = present is not None and position not in present.positions
+        positions = tuple(dict.fromkeys(("z", "w", position, *self.options.positions)))
+        lacks_position = present is not None and not set(positions) <= set(present.positions)
         complete = complete_shards(folder, present) * present.shard_rows if present else 0
         if fresh and complete >= rows and not lacks_position and not self.options.force:
             self.summary.kept(folder, f"{complete} samples, {rows} asked for")
@@ -103,7 +139,6 @@ class Stage:
             self.summary.note(f"the pool is sampled anew: {'--force' if self.options.force else reason}")
             remove_pool(folder)
             complete = 0
-        positions = dict.fromkeys(("z", "w", position))
         details = {"dtype": self.options.pool_dtype, "code": self.plan.codes["pool"]}
         wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
         with progress(rows, "sampling the pool") as bar:
@@ -115,23 +150,40 @@ class Stage:
         """Find and calibrate the directions."""
         from vectorfind.pool import identity
 
-        wish = self.plan.direction_options() | {"pool": identity(self.files.pool)}
-        about = self._stamped("directions", wish, self._inputs())
-        if self._kept("directions", self.files.directions, about, self.files.direction_files()):
+        wish = (
+            self.plan.direction_options()
+            | {"vectors": Path(self.options.vectors).name or None}
+            | {"pool": identity(self.files.pool)}
+        )
+        about = self.stamped("directions", wish, self.inputs())
+        if self.is_kept("directions", self.files.directions, about, self.files.direction_files()):
             return
+        files, setting = self.files, self.files.setting
+        pool = self.open_pool()
+        grouping = self.grouping(pool.scores)
+        grouping.save(files.grouping)
+        if self.options.vectors:
+            rows = self._import_vectors(pool, grouping)
+        elif setting.is_vector:
+            rows = self._find_vectors(pool, grouping)
+        elif setting.method == "closed_loop":
+            from vectorfind.finding import make_loop
+
+            make_loop(self.bench, pool, grouping, setting, self.identity()).save(files.directions)
+            rows = None
+        else:
+            rows = self._find_networks(pool, grouping)
+        write_stamp(files.directions, command="run_vectorfind.py directions", rows=rows, **about)
+        self.summary.wrote(files.vectors, f"{setting.method} at {setting.position}")
+
+    def _find_vectors(self, pool, grouping) -> int:
         from pipeline.tables import write_table
         from vectorfind.calibration import probes
         from vectorfind.directions import write_vector
         from vectorfind.finding import find_directions
-        from vectorfind.groups import Grouping
-        from vectorfind.methods import MethodOptions
         from vectorfind.tables import FITS
 
-        files, setting = self.files, self.files.setting
-        pool = self._pool()
-        grouping = Grouping.at_medians(setting.groups, pool.scores)
-        grouping.save(files.grouping)
-        method = MethodOptions(k_percent=self.plan.k_percent, seed=self.options.seed)
+        files, setting, method = self.files, self.files.setting, self.method_options()
         fits_and_probes = len(EDITED) * len(grouping.names) + probes(EDITED, grouping.names)
         with progress(fits_and_probes, f"finding directions ({setting.method})") as bar:
             found, fits = find_directions(self.bench, pool, grouping, setting, method, bar.update)
@@ -140,20 +192,64 @@ class Stage:
                 write_vector(files.vector(name, group), found.units[i, j])
         write_table(files.fits, fits, FITS)
         found.save(files.directions)
-        write_stamp(files.directions, command="run_vectorfind.py directions", rows=len(fits), **about)
-        self.summary.wrote(files.vectors, f"{len(fits)} directions of {setting.position}")
         loose = int((~fits["converged"]).sum())
         if loose:
-            self.summary.note(
-                f"{loose} of {len(fits)} SVMs stopped at {method.max_iter} iterations (the published setting)"
+            iterations = int(fits.loc[~fits["converged"], "iterations"].max())
+            self.summary.note(f"{loose} of {len(fits)} SVMs stopped at {iterations} iterations before they converged")
+        return len(fits)
+
+    def _import_vectors(self, pool, grouping) -> int:
+        from vectorfind.directions import write_vector
+        from vectorfind.published import import_vectors
+
+        files = self.files
+        found, turned = import_vectors(self.bench, pool, grouping, self.options.vectors, files.setting.position)
+        for i, name in enumerate(found.properties):
+            for j, group in enumerate(found.groups):
+                write_vector(files.vector(name, group), found.units[i, j])
+        found.save(files.directions)
+        self.summary.note(f"{int(turned.sum())} of {turned.size} vectors lower their property, as published; turned")
+        return turned.size
+
+    def _find_networks(self, pool, grouping) -> int:
+        from pipeline.tables import write_table
+        from vectorfind.finding import find_networks
+        from vectorfind.tables import FITS
+
+        with progress(0, "training gradient networks (epochs)") as bar:
+            found, fits = find_networks(
+                self.bench, pool, grouping, self.files.setting, self.method_options(), bar.update
             )
+        write_table(self.files.fits, fits[list(FITS.columns)], FITS)
+        found.save(self.files.directions)
+        return len(fits)
+
+    def method_options(self):
+        from vectorfind.methods import MethodOptions
+
+        setting = self.files.setting
+        ranks = setting.mended and setting.method == "ridge"
+        return MethodOptions(k_percent=self.plan.k_percent, seed=self.options.seed, ranks=ranks)
+
+    def grouping(self, scores):
+        from vectorfind.groups import Grouping
+
+        setting = self.files.setting
+        if setting.cuts != "medians":
+            return Grouping.published(setting.cuts)
+        return Grouping.at_medians(setting.groups, scores)
+
+    def identity(self):
+        from pipeline.profile import Profile
+
+        return open_identity(Profile.load(self.options.profile), self.options.device)
 
     def test(self) -> None:
         """Edit the faces of the test and judge the edits."""
         result_file = self.files.test("test_result.csv")
-        about = self._stamped("test", self.plan.test_options(), self._inputs(directions=self.files.directions))
+        about = self.stamped("test", self.plan.test_options(), self.inputs(directions=self.files.directions))
         tables = [self.files.test(f"{name}.csv") for name in ("grid_scores", "test_statistics", "test_summary")]
-        if self._kept("test", result_file, about, tables):
+        if self.is_kept("test", result_file, about, tables):
             return
         from pipeline.tables import write_table
         from vectorfind.evaluate import (
@@ -167,10 +263,10 @@ class Stage:
         from vectorfind.grid import grid_named
         from vectorfind.tables import GRID, RESULT, STATISTICS, SUMMARY
 
-        directions, grouping = self._directions(self.bench.generator_hash)
+        directions, grouping = self.open_directions()
         start = directions.provenance["pool_seed_start"]
         check_disjoint(range(start, start + directions.provenance["pool_rows"]), self.plan.test_seeds)
-        grid = grid_named(self.options.grid)
+        grid = grid_named(self.files.setting.grid)
         with progress(len(grid.amounts()) * self.plan.faces, f"testing on {self.plan.faces} faces") as bar:
             measured = run_test(self.bench, directions, grouping, self.plan.test_seeds, grid, bar.update)
         result = result_table(measured, self.plan.passes)
@@ -189,10 +285,10 @@ class Stage:
         """Draw the figures and write the report."""
         files = self.files
         tables = {name: files.test(f"{name}.csv") for name in ("test_result", "grid_scores", "test_summary")}
-        inputs = self._inputs(directions=files.directions, **tables)
-        about = self._stamped("report", {"faces": STRIP_FACES, "passes": self.plan.passes}, inputs)
+        inputs = self.inputs(directions=files.directions, **tables)
+        about = self.stamped("report", {"faces": STRIP_FACES, "passes": self.plan.passes}, inputs)
         figures = [files.figure(f"{name}.png") for name in ("scores", "corr", "curves")] + files.strips()
-        if self._kept("report", files.report, about, figures):
+        if self.is_kept("report", files.report, about, figures):
             return
         from pipeline.tables import read_table
         from vectorfind.figures import draw_corr, draw_curves, draw_scores, draw_strips
@@ -202,12 +298,15 @@ class Stage:
         from vectorfind.tables import FITS, GRID, RESULT, SUMMARY
 
         result = read_table(tables["test_result"], RESULT)
-        pool = self._pool()
-        directions, grouping = self._directions(self.bench.generator_hash)
+        pool = self.open_pool()
+        directions, grouping = self.open_directions()
         draw_scores(figures[0], pool.scores, self.plan.k_percent if files.setting.method == "svm" else None)
         draw_corr(figures[1], result, self.plan.passes)
         draw_curves(
-            figures[2], read_table(tables["grid_scores"], GRID), directions.score_sds, self.options.grid == "deviations"
+            figures[2],
+            read_table(tables["grid_scores"], GRID),
+            directions.score_sds,
+            self.files.setting.grid == "deviations",
         )
         shown = list(self.plan.test_seeds)[:STRIP_FACES]
         draw_strips(files.strips(), self.bench, directions, grouping, shown)
@@ -216,7 +315,7 @@ class Stage:
         findings = Findings(
             pool=pool,
             directions=directions,
-            fits=read_table(files.fits, FITS),
+            fits=read_table(files.fits, FITS) if files.fits in files.direction_files() else None,
             result=result,
             summary=read_table(tables["test_summary"], SUMMARY),
             space=space,
@@ -229,14 +328,14 @@ class Stage:
         write_stamp(files.report, command="run_vectorfind.py report", **about)
         self.summary.wrote(files.report, f"{len(figures)} figures")
 
-    def _stamped(self, step: str, options: dict, inputs: dict, seeded: bool = True) -> dict:
+    def stamped(self, step: str, options: dict, inputs: dict, seeded: bool = True) -> dict:
         seed = self.options.seed if seeded else None
         return {"options": options, "seed": seed, "inputs": inputs, "code": self.plan.codes[step]}
 
-    def _inputs(self, **more) -> dict:
+    def inputs(self, **more) -> dict:
         return {**self.plan.models.inputs(), **more}
 
-    def _kept(self, step: str, path, about: dict, others: list) -> bool:
+    def is_kept(self, step: str, path, about: dict, others: list) -> bool:
         fresh, reason = is_fresh(path, **about)
         missing = [other for other in others if not other.is_file()]
         if fresh and not missing and not self.options.force:
@@ -248,7 +347,7 @@ class Stage:
             self.summary.note(f"{step} again: {'--force' if self.options.force else reason}")
         return False
 
-    def _pool(self):
+    def open_pool(self):
         from vectorfind.pool import Pool
 
         pool = Pool.open(self.files.pool, self.plan.rows)
@@ -258,9 +357,9 @@ class Stage:
             )
         return pool
 
-    def _directions(self, generator_hash: str):
-        from vectorfind.directions import DirectionSet
+    def open_directions(self):
+        from vectorfind.editor import load_editor
         from vectorfind.groups import Grouping
 
-        directions = DirectionSet.load(self.files.directions, generator_hash)
-        return directions, Grouping(directions.grouping, directions.cuts)
+        editor = load_editor(self.files.directions, self.files.setting.method, self.bench, self.identity)
+        return editor, Grouping(editor.grouping, editor.cuts)

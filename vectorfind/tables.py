@@ -55,7 +55,7 @@ FITS = pa.DataFrameSchema(
         "property": pa.Column(str),
         "group_name": pa.Column(str),
         "faces": pa.Column(int),
-        "source": pa.Column(str, pa.Check.isin(["group", "pooled"])),
+        "source": pa.Column(str, pa.Check.isin(["group", "pooled", "network"])),
         "samples": pa.Column(int),
         "accuracy": _NUMBER,
         "held_out": pa.Column(int),

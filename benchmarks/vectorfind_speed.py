@@ -1,0 +1,168 @@
+"""What VectorFind costs, side by side with the published way on the same networks: pool, directions, 50-image test.
+
+The published way draws sub-batches of four, writes every picture as JPEG, reads it back, scores it alone, and keeps the
+latents as lists of Python floats. Times are wall time of one process; the exponent is the slope of log time on log n.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.command import main
+from pipeline.images import read_image
+from pipeline.profile import Profile
+from pipeline.run import Run
+from vectorfind.bench import Bench
+from vectorfind.finding import find_directions
+from vectorfind.grid import GRIDS
+from vectorfind.groups import Grouping
+from vectorfind.methods import MethodOptions, fit_ridge, fit_svm
+from vectorfind.models import locate, open_bench
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.pool import Pool, plan_for, sample_pool
+from vectorfind.setting import Setting
+
+EXAMPLES = """
+python -m benchmarks.vectorfind_speed --what pool --sizes 250 1000
+python -m benchmarks.vectorfind_speed --what directions --pool runs/demo/vectorfind/pool --sizes 1000 4000 8000
+python -m benchmarks.vectorfind_speed --what test --pool runs/demo/vectorfind/pool --faces 10
+"""
+SUB_BATCH = 4
+
+
+@dataclass
+class Options:
+    """Time VectorFind against the published way."""
+
+    what: str = "pool"
+    """pool, directions or test."""
+    sizes: tuple[int, ...] = (250, 1000)
+    """Samples (pool, directions)."""
+    naive: int = 100
+    """Samples of the published pool; its time per sample does not depend on their number."""
+    faces: int = 10
+    """Faces of the 50-image test; the published way does a tenth of them, at least one."""
+    pool: str = "runs/demo/vectorfind/pool"
+    position: str = "w"
+    groups: str = "16"
+    profile: str = "demo"
+    run: str = "runs/demo"
+    generator: str = "v9"
+    device: str = "auto"
+    batch: int = 10
+
+
+def run(options: Options) -> None:
+    """Print one table."""
+    models = locate(Profile.load(options.profile), Run(options.run), options.generator)
+    bench = open_bench(models, options.device, options.batch)
+    {"pool": time_pool, "directions": time_directions, "test": time_test}[options.what](bench, options)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+def time_pool(bench: Bench, options: Options) -> None:
+    """Sampling and scoring per image, and how it grows."""
+    clock = time.perf_counter()
+    published_pool(bench, range(options.naive))
+    slow = (time.perf_counter() - clock) / options.naive
+    seconds = []
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = time.perf_counter()
+            sample_pool(bench, folder, plan_for(bench, ("z", "w"), 0, shard_rows=50), size)
+            seconds.append(time.perf_counter() - clock)
+    print(f"published way: {1e3 * slow:.1f} ms per sample")
+    for size, spent in zip(options.sizes, seconds, strict=True):
+        print(f"pool of {size}: {spent:.1f} s, {1e3 * spent / size:.1f} ms per sample, {slow * size / spent:.1f} x")
+    print(f"exponent: {exponent(options.sizes, seconds):.2f}")
+
+
+def time_directions(bench: Bench, options: Options) -> None:
+    """Three properties in all groups: LinearSVC at published settings against the closed-form ridge."""
+    pool = Pool.open(options.pool, max(options.sizes))
+    times = {"svm": [], "ridge": []}
+    for size in options.sizes:
+        head = pool.head(size)
+        grouping = Grouping.at_medians(options.groups, head.scores)
+        groups = grouping.assign(head.scores)
+        for name, fit in (("svm", fit_svm), ("ridge", fit_ridge)):
+            clock = time.perf_counter()
+            fit(head.codes(options.position), head.scores, groups, grouping.names, EDITED, MethodOptions())
+            times[name].append(time.perf_counter() - clock)
+        slow, fast = times["svm"][-1], times["ridge"][-1]
+        print(f"n {size}: LinearSVC {slow:.1f} s, ridge {fast:.1f} s, {slow / fast:.1f} x")
+    for name, seconds in times.items():
+        print(f"exponent of {name}: {exponent(options.sizes, seconds):.2f}")
+
+
+def time_test(bench: Bench, options: Options) -> None:
+    """The 50-image test, per face."""
+    pool = Pool.open(options.pool)
+    grouping = Grouping.at_medians("none", pool.scores)
+    setting = Setting("ridge", options.position, "none")
+    directions, _ = find_directions(bench, pool, grouping, setting, MethodOptions())
+    amounts = GRIDS["deviations"].amounts()
+    codes = bench.encode(bench.latents(range(9_000_000, 9_000_000 + options.faces)), options.position)
+    few = max(1, options.faces // 10)
+    edits = [
+        directions.edit(np.repeat(code[None], len(amounts), axis=0), ["all"] * len(amounts), amounts) for code in codes
+    ]
+    clock = time.perf_counter()
+    slow_scores = [published_scores(bench, edited, options.position) for edited in edits[:few]]
+    slow = (time.perf_counter() - clock) / few
+    clock = time.perf_counter()
+    fast_scores = [bench.measure(edited, options.position) for edited in edits]
+    fast = (time.perf_counter() - clock) / options.faces
+    gap = np.abs(np.concatenate(slow_scores) - np.concatenate(fast_scores[:few])).mean(0)
+    print(f"published way {slow:.2f} s a face, here {fast:.2f} s, {slow / fast:.1f} x")
+    print(
+        "mean change of a score by the JPEG: " + ", ".join(f"{n} {g:.3f}" for n, g in zip(PROPERTIES, gap, strict=True))
+    )
+
+
+def published_pool(bench: Bench, seeds) -> tuple[list[list[float]], list[list[float]]]:
+    """Latents and scores as lists of Python floats, one sample after another."""
+    latents: list[list[float]] = []
+    scores: list[list[float]] = []
+    seeds = list(seeds)
+    for start in range(0, len(seeds), SUB_BATCH):
+        z = bench.latents(seeds[start : start + SUB_BATCH])
+        scores = scores + published_scores(bench, bench.encode(z, "w"), "w").tolist()
+        latents = latents + [[float(number) for number in row] for row in z]
+    return latents, scores
+
+
+def published_scores(bench: Bench, codes: np.ndarray, position: str) -> np.ndarray:
+    """Scores [N, 8] through a JPEG file each, one picture at a time."""
+    from PIL import Image
+
+    from stylegan.sampling import from_uint8, to_uint8
+
+    scores = []
+    with tempfile.TemporaryDirectory() as folder:
+        for start in range(0, len(codes), SUB_BATCH):
+            pictures = to_uint8(bench.images(codes[start : start + SUB_BATCH], position))
+            for k, picture in enumerate(pictures):
+                path = Path(folder) / f"{start + k:06d}.jpg"
+                Image.fromarray(picture).save(path, quality=95)
+                scores.append(bench.scores(from_uint8(read_image(path)[None]).to(bench.device))[0])
+    return np.stack(scores)
+
+
+def exponent(sizes, seconds) -> float:
+    """Slope of log seconds on log size; NaN for a single size."""
+    if len(sizes) < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main(Options, run, EXAMPLES)

@@ -1,0 +1,128 @@
+"""The closed loop: reaches what was asked, holds the rest, says how far a face can go."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from vectorfind_world import CurvedScorer, make_bench
+
+from pipeline.errors import PipelineError
+from vectorfind.closed_loop import KEPT_COLUMNS, REACHED, ClosedLoop, LoopOptions, code_factor
+from vectorfind.names import EDITED, PROPERTIES
+
+COLUMNS = [PROPERTIES.index(name) for name in EDITED]
+
+
+def loop_in(bench, position="w", **options):
+    codes = bench.encode(bench.latents(range(400)), position)
+    sds = bench.measure(codes, position).std(0)
+    known = {"generator_hash": bench.generator_hash, "scorer_hash": bench.scorer_hash, "identity": False}
+    return ClosedLoop(
+        bench, position, code_factor(codes, position), sds, options=LoopOptions(**options), provenance=known
+    )
+
+
+@pytest.fixture(scope="module")
+def curved():
+    bench = make_bench(batch=50)
+    bench.scorer = CurvedScorer()
+    return bench
+
+
+@pytest.mark.parametrize("position", ["z", "w", "mapping_split2"])
+def test_it_reaches_the_wished_change_from_any_position(position):
+    bench = make_bench(batch=50, split=True)
+    bench.scorer = CurvedScorer()
+    loop = loop_in(bench, position, kept_anew=True)
+    codes = bench.encode(bench.latents(range(1000, 1006)), position)
+    amounts = np.tile(np.array([[1.0, -0.8, 0.5]], np.float32), (6, 1))
+    walk = loop.walk(codes, amounts)
+    moved = (bench.measure(walk.codes, position) - bench.measure(codes, position)) / loop.all_sds
+    assert (walk.why == REACHED).mean() >= 0.8
+    reached = walk.why == REACHED
+    np.testing.assert_allclose(moved[reached][:, COLUMNS], amounts[reached], atol=0.06)
+    assert np.abs(moved[reached][:, KEPT_COLUMNS]).mean() < 0.2
+    np.testing.assert_allclose(walk.scores, bench.measure(walk.codes, position), atol=2e-3)
+
+
+def test_what_should_stay_stays_only_because_it_is_held(curved):
+    codes = curved.encode(curved.latents(range(1000, 1010)), "w")
+    amounts = np.tile(np.array([[0.0, 1.2, 0.0]], np.float32), (10, 1))
+    held, free = loop_in(curved), loop_in(curved, softness=1e6)
+    start = curved.measure(codes, "w")
+    leaks = [np.abs(loop.walk(codes, amounts).scores - start)[:, KEPT_COLUMNS].mean() for loop in (held, free)]
+    assert leaks[0] < 0.3 * leaks[1]
+
+
+def test_a_curved_score_needs_steps_and_a_wish_of_nothing_none(curved):
+    loop = loop_in(curved)
+    codes = curved.encode(curved.latents(range(1000, 1004)), "w")
+    still = loop.walk(codes, np.zeros((4, 3), np.float32))
+    assert (still.codes == codes).all() and (still.steps == 0).all() and (still.why == REACHED).all()
+    walk = loop.walk(codes, np.full((4, 3), 0.9, np.float32))
+    assert (walk.steps >= 2).all()
+
+
+def test_no_edit_leaves_the_ball_in_which_codes_lie(curved):
+    loop = loop_in(curved, furthest=1.0)
+    codes = curved.encode(curved.latents(range(1000, 1003)), "w")
+    walk = loop.walk(codes, np.full((3, 3), 5.0, np.float32))
+    assert (walk.length <= 1.0 + 1e-4).all() and (walk.why != REACHED).all()
+
+
+def test_the_reach_of_a_face_is_down_and_up_and_what_lies_inside_is_met(curved):
+    loop = loop_in(curved)
+    codes = curved.encode(curved.latents(range(1000, 1005)), "w")
+    reach, why = loop.reach(codes, wish=2.0)
+    assert reach.shape == why.shape == (5, 3, 2)
+    assert (reach[:, :, 0] < 0).all() and (reach[:, :, 1] > 0).all()
+    inside = np.minimum(0.6 * reach[:, 1, 1], 1.0)
+    amounts = np.zeros((5, 3), np.float32)
+    amounts[:, 1] = inside
+    assert (loop.walk(codes, amounts).why == REACHED).all()
+
+
+def test_each_face_walks_alone_whatever_the_batch(curved):
+    codes = curved.encode(curved.latents(range(1000, 1006)), "w")
+    amounts = np.linspace(-1, 1, 18, dtype=np.float32).reshape(6, 3)
+    together = loop_in(curved).walk(codes, amounts).codes
+    single = replace(loop_in(curved), bench=curved)
+    alone = np.concatenate([single.walk(codes[k : k + 1], amounts[k : k + 1]).codes for k in range(6)])
+    np.testing.assert_allclose(together, alone, atol=2e-3)
+
+
+def test_identity_drifts_less_when_it_is_held(curved):
+    maker = torch.Generator().manual_seed(5)
+    read = torch.randn(3 * 16 * 16, 6, generator=maker) * 0.05
+    codes = curved.encode(curved.latents(range(1000, 1008)), "w")
+    amounts = np.tile(np.array([[0.0, 0.0, 1.2]], np.float32), (8, 1))
+
+    def identity(images):
+        return images.flatten(1) @ read
+
+    drifts = []
+    for features in (identity, None):
+        ends = replace(loop_in(curved), identity=features).walk(codes, amounts).codes
+        pair = [identity(curved.images(part, "w")) for part in (codes, ends)]
+        drifts.append(float((pair[0] - pair[1]).norm(dim=1).mean()))
+    assert drifts[0] < 0.95 * drifts[1]
+
+
+def test_saved_and_loaded_it_walks_the_same_and_only_on_its_generator(curved, tmp_path):
+    loop = loop_in(curved)
+    loop.save(tmp_path / "loop.npz")
+    again = ClosedLoop.load(tmp_path / "loop.npz", curved)
+    codes = curved.encode(curved.latents(range(1000, 1003)), "w")
+    amounts = np.full((3, 3), 0.5, np.float32)
+    assert (again.edit(codes, None, amounts) == loop.edit(codes, None, amounts)).all()
+    with pytest.raises(PipelineError, match="belongs to another generator"):
+        ClosedLoop.load(tmp_path / "loop.npz", make_bench(seed=1))
+    with pytest.raises(PipelineError, match="--grid deviations"):
+        loop.edit(codes, None, amounts, raw=True)
+
+
+def test_the_label_beside_z_never_moves():
+    codes = np.concatenate([np.random.default_rng(0).standard_normal((50, 4)), np.zeros((50, 3))], 1)
+    factor = code_factor(codes, "z")
+    assert (np.diag(factor) == [1, 1, 1, 1, 0, 0, 0]).all() and np.count_nonzero(factor) == 4

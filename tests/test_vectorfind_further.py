@@ -1,0 +1,128 @@
+"""The steps beyond the published test, on a run folder in the linear world."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from vectorfind_world import make_bench
+
+import run_vectorfind
+import vectorfind.further
+import vectorfind.stage
+from pipeline.command import Summary
+from pipeline.errors import PipelineError
+from vectorfind.directions import read_vectors, write_vector
+from vectorfind.selection import noise_of
+
+
+@pytest.fixture
+def further(tmp_path, tiny_profile, monkeypatch):
+    """Returns a function that runs steps in one run folder: 200 samples, 3 faces, no groups, only the finder judges."""
+    for name in ("generator", "scorer"):
+        (tmp_path / f"{name}.pth").write_bytes(name.encode())
+    monkeypatch.setattr(vectorfind.stage, "open_bench", lambda *_: make_bench(batch=50))
+    monkeypatch.setattr(vectorfind.stage, "open_identity", lambda *_: None)
+    monkeypatch.setattr(vectorfind.further, "open_judge", lambda _: None)
+
+    def go(*steps, **options):
+        paths = {name: str(tmp_path / f"{name}.pth") for name in ("generator", "scorer")}
+        small = {"samples": 200, "faces": 3, "groups": "none", "graders": ("finder",), "groupings": ("none",)}
+        wish = {
+            **small,
+            "profile": str(tiny_profile),
+            "run": str(tmp_path / "run"),
+            "device": "cpu",
+            **paths,
+            **options,
+        }
+        run_vectorfind.run(run_vectorfind.VectorFindOptions(steps=steps, **wish))
+        return tmp_path / "run"
+
+    return go
+
+
+def test_the_closed_loop_goes_through_every_step(further):
+    run = further("pool", "directions", "test", "report", "judge", "effects", "reach", method="closed_loop")
+    assert "No direction is fitted" in (run / "reports/vectorfind_closed_loop_w_ungrouped.md").read_text()
+    folder = run / "vectorfind/judgement/closed_loop_w_ungrouped"
+    judged = pd.read_csv(folder / "judgement.csv")
+    assert judged["corr"].min() > 0.98 and (judged["reversed"] == 0).all()
+    reach = pd.read_csv(folder / "reach.csv")
+    assert len(reach) == 9 and (reach["low"] < 0).all() and (reach["high"] > 0).all()
+    assert pd.read_csv(folder / "intended.csv")["met"].mean() >= 0.95
+    assert pd.read_csv(folder / "side_effects.csv")["matched"].mean() > 0.9
+    before = (folder / "judgement.csv").stat().st_mtime_ns
+    further("judge", method="closed_loop")
+    assert (folder / "judgement.csv").stat().st_mtime_ns == before and not Summary.printed[-1].written
+    with pytest.raises(PipelineError, match="use --method closed_loop"):
+        further("reach")
+
+
+def test_one_command_compares_methods_and_writes_the_verdict(further):
+    run = further("compare", methods=("svm", "ridge_mended_conditional", "closed_loop"))
+    text = (run / "reports/vectorfind.md").read_text()
+    assert "Best by the 'finder' grader" in text and "closed_loop_w_ungrouped" in text
+    for question in ("better-obeyed intention", "too many samples"):
+        assert question in text
+    paired = pd.read_csv(run / "vectorfind/judgement/paired.csv")
+    assert set(paired["method"]) == {"ridge_mended_conditional_w_ungrouped", "closed_loop_w_ungrouped"}
+    assert (paired["reference"] == "svm_w_ungrouped").all() and (paired["pairs"] == 3).all()
+    for figure in ("leakage.png", "passes.png"):
+        assert (run / "reports/vectorfind" / figure).stat().st_size > 0
+
+
+def test_a_sweep_goes_on_where_it_stopped(further):
+    run = further("sweep", methods=("ridge",), sizes=(100, 200))
+    table = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
+    assert list(table["samples"]) == [100, 200] and table["eyes_corr"].gt(0.5).all() and table["matched"].gt(0).all()
+    assert (run / "vectorfind/sweep/corr_samples.png").is_file()
+    further("sweep", methods=("ridge", "svm"), sizes=(100, 200), k_percents=(10.0, 30.0))
+    more = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
+    pd.testing.assert_frame_equal(more.head(2), table)
+    assert len(more) == 6 and (run / "vectorfind/sweep/corr_k_percent.png").is_file()
+    assert "vectorfind_sweep" in str(Summary.printed[-1].written[-1][0])
+
+
+def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further):
+    run = further("pool", "directions", "select", method="closed_loop")
+    folder = run / "vectorfind/selection/closed_loop_w_ungrouped"
+    groups = pd.read_csv(folder / "ohlora_w_group_names.csv", index_col=0)
+    latents = read_vectors(folder / "ohlora_z_vectors.csv")
+    assert len(latents) == len(groups) > 0 and set(groups["group_name"]) == {"all"}
+    bench = make_bench()
+    seeds = bench.latents(range(9_000_000, 9_000_003))
+    assert all(any((row == seed).all() for seed in seeds) for row in latents)
+    assert "pass again by every grader" in (folder / "final_OhLoRA_info.md").read_text()
+    assert (folder / "sheet_mouth.jpg").is_file()
+
+
+def test_other_noise_is_lent_and_given_back(tiny_generator):
+    from stylegan.checkpoint import load_generator
+
+    bench = make_bench()
+    bench.generator = load_generator(tiny_generator, "cpu").eval()
+    w = bench.encode(bench.latents([0]), "w")
+    for layer in bench.generator.modules():
+        if hasattr(layer, "apply_noise"):
+            layer.apply_noise.weight.data.fill_(0.5)
+    stored = bench.images(w, "w")
+    with noise_of(bench, 1):
+        other = bench.images(w, "w")
+    assert (stored != other).any() and (bench.images(w, "w") == stored).all()
+
+
+def test_published_vectors_are_used_instead_of_found_ones(further, tmp_path):
+    run = further("pool", "directions")
+    own = run / "vectorfind/property_score_vectors"
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for path in own.glob("*_change_w_vector_all.csv"):
+        write_vector(folder / path.name, -read_vectors(path)[0])
+    further("directions", "test", "report", vectors=str(folder))
+    assert any("3 of 3 vectors lower their property" in note for note in Summary.printed[-1].notes)
+    imported = own / "imported/eyes_change_w_vector_all.csv"
+    np.testing.assert_allclose(read_vectors(imported), read_vectors(own / imported.name), atol=1e-6)
+
+
+def test_maps_of_the_extremes_are_drawn(further):
+    run = further("pool", "tsne", k_percent=10.0)
+    assert len(list((run / "vectorfind/tsne_result").glob("tsne_result_*_all.png"))) == 3

@@ -1,0 +1,236 @@
+"""Graders, side effects, mended methods, networks, published files: each against the linear world's known answer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_vectorfind_evaluate import exact_directions
+from vectorfind_world import LinearScorer, W, gradients, make_bench
+
+from pipeline.errors import PipelineError
+from vectorfind.directions import published_name, write_vector
+from vectorfind.effects import cost, leakage, match, measure_effects, outside_change
+from vectorfind.finding import find_directions, find_networks
+from vectorfind.graders import measure_spreads
+from vectorfind.grid import grid_named
+from vectorfind.groups import Grouping
+from vectorfind.mended import fit_svm_mended
+from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.network_editor import NetworkEditor, gradient_units, orthogonal_to_others
+from vectorfind.pool import plan_for, sample_pool
+from vectorfind.protocol import bootstrap, compare, face_table, judge, run_graded
+from vectorfind.published import import_vectors, read_latents
+from vectorfind.setting import Setting
+
+COLUMNS = [PROPERTIES.index(name) for name in EDITED]
+NONE = Grouping("none", ())
+
+
+class Backward(LinearScorer):
+    """A grader that sees everything the other way round, in units three times as large."""
+
+    def score_tensor(self, images):
+        return -3 * super().score_tensor(images)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    bench = make_bench(batch=100)
+    plan = replace(plan_for(bench, ("z", "w"), 1000), shard_rows=400)
+    return bench, sample_pool(bench, tmp_path_factory.mktemp("pool"), plan, 1200)
+
+
+def graders_of(world):
+    bench, pool = world
+    sds = pool.scores.std(0, ddof=1)
+    return measure_spreads(bench, {"second": Backward()}, pool.codes("w"), "w", sds)
+
+
+def test_every_grader_judges_the_same_images_in_its_own_units(world):
+    bench, _ = world
+    directions = exact_directions(bench)
+    graders = graders_of(world)
+    tests = run_graded(bench, directions, NONE, range(40, 45), grid_named("deviations"), graders)
+    np.testing.assert_allclose(tests["second"].scores, -3 * tests["finder"].scores, atol=1e-3)
+    table = judge(face_table(tests), "exact").set_index(["grader", "property"])
+    for name in EDITED:
+        fine, wrong = table.loc[("finder", name)], table.loc[("second", name)]
+        assert fine["corr"] > 0.999 and fine["reversed"] == 0 and fine["pass_v7"] == fine["pass_v8"] == 1
+        assert wrong["corr"] < -0.999 and wrong["abs_corr"] > 0.999 and wrong["reversed"] == 1 and wrong["pass_v8"] == 0
+        assert abs(wrong["slope"]) == pytest.approx(fine["slope"], rel=0.2)
+
+
+def test_methods_are_compared_on_the_same_faces(world):
+    bench, _ = world
+    grid = grid_named("deviations")
+    good = exact_directions(bench)
+    noisy = exact_directions(bench)
+    noisy.units = noisy.units + 0.3 * np.random.default_rng(0).standard_normal(noisy.units.shape).astype(np.float32)
+    graders = graders_of(world)[:1]
+    faces = {
+        "good": face_table(run_graded(bench, good, NONE, range(40, 46), grid, graders)),
+        "noisy": face_table(run_graded(bench, noisy, NONE, range(42, 48), grid, graders)),
+    }
+    pairs = compare(faces, "good")
+    assert (pairs["pairs"] == 4).all() and (pairs["unpaired"] == 2).all()
+    assert (pairs["difference"] < 0).all() and (pairs["better"] == 0).all() and (pairs["high"] < 0).all()
+
+
+def test_the_bootstrap_interval_holds_the_mean_and_leaves_missing_values_out():
+    values = np.random.default_rng(1).normal(0.5, 0.1, 400)
+    mean, low, high = bootstrap(np.append(values, np.nan))
+    assert mean == pytest.approx(values.mean()) and low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
+    assert all(np.isnan(bootstrap(np.array([np.nan]))))
+
+
+def test_edits_are_matched_to_what_they_achieve_not_to_what_they_ask(world):
+    bench, _ = world
+    timid = exact_directions(bench)
+    timid.steps = timid.steps * 0.4
+    codes = bench.encode(bench.latents(range(60, 66)), "w")
+    ends, achieved = match(bench, timid, codes, ["all"] * 6, "mouth", -1.0)
+    np.testing.assert_allclose(achieved, -1, atol=0.06)
+    column = PROPERTIES.index("mouth")
+    moved = bench.measure(ends, "w")[:, column] - bench.measure(codes, "w")[:, column]
+    np.testing.assert_allclose(moved, achieved, atol=1e-3)
+
+
+def test_leakage_is_zero_for_exact_directions_and_what_was_mixed_in_otherwise(world):
+    bench, pool = world
+    graders = graders_of(world)[:1]
+    graders[0].sds = np.ones(8, np.float32)
+    truth = gradients(bench)
+    exact = exact_directions(bench)
+    clean = leakage(measure_effects(bench, exact, NONE, range(60, 64), graders))
+    own = clean[clean["intended"]]
+    np.testing.assert_allclose(own["signed"], 1, atol=0.02)
+    among = clean["column"].isin([f"finder {name}" for name in EDITED]) & ~clean["intended"]
+    np.testing.assert_allclose(clean.loc[among, "signed"], 0, atol=0.02)
+    # Half a deviation of pose for each one of mouth, mixed in by hand.
+    vectors = exact.units[:, 0] * exact.steps
+    mixed = vectors[1] + 0.5 * vectors[2]
+    exact.units[1, 0], exact.steps[1, 0] = mixed / np.linalg.norm(mixed), np.linalg.norm(mixed)
+    effects = measure_effects(bench, exact, NONE, range(60, 64), graders)
+    table = leakage(effects).set_index(["property", "column"])
+    assert table.loc[("mouth", "finder pose"), "signed"] == pytest.approx(0.5, abs=0.02)
+    expected = truth[:, PROPERTIES.index("hair_color")] @ mixed
+    assert table.loc[("mouth", "finder hair_color"), "signed"] == pytest.approx(expected, abs=0.03)
+    assert (cost(effects)["matched"] == 1).all() and cost(effects)["drift"].isna().all()
+
+
+def test_only_pixels_outside_the_region_count():
+    before = np.zeros((2, 100, 100, 3), np.uint8)
+    after = before.copy()
+    after[0, 65:80, 40:60] = 200
+    after[1, :10] = 200
+    inside, outside = outside_change(before, after, "mouth")
+    assert inside == 0 and outside == pytest.approx(200 * 1000 / (10000 - 28 * 40), rel=0.02)
+
+
+def test_the_mended_svm_finds_the_gradient_better_than_the_published_one(world):
+    bench, pool = world
+    truth = gradients(bench)
+    grouping = Grouping.at_medians("8", pool.scores)
+    cosines = {}
+    for mended in (False, True):
+        setting = Setting("svm", "w", "8", mended=mended)
+        found, fits = find_directions(bench, pool, grouping, setting, MethodOptions())
+        cosines[mended] = np.mean(
+            [found.units[i] @ truth[:, c] / np.linalg.norm(truth[:, c]) for i, c in enumerate(COLUMNS)]
+        )
+        assert not mended or fits["converged"].all()
+    assert cosines[True] > cosines[False] and cosines[True] > 0.97
+
+
+def test_a_group_is_shrunk_toward_the_pool_when_its_own_samples_teach_less(world):
+    _, pool = world
+    few = pool.head(320)
+    grouping = Grouping.at_medians("8", few.scores)
+    groups = grouping.assign(few.scores)
+    fits = fit_svm_mended(few.codes("w"), few.scores, groups, grouping.names, ("mouth",), MethodOptions())
+    shares = {fit.shrinkage for fit in fits.values() if fit.source == "group"}
+    assert len(shares) == 1 and shares.pop() >= 0.5
+
+
+def test_conditional_directions_can_move_where_codes_vary():
+    covariance = np.diag([4.0, 1.0, 0.01])
+    normals = {"eyes": [1, 1, 1], "mouth": [0, 1, 0]}
+    fits = {(name, "all"): Fit(np.array(n, np.float32), "group", 9) for name, n in normals.items()}
+    kept = {("hair_color", "all"): Fit(np.array([0, 0, 1], np.float32), "group", 9)}
+    eyes = project_off(fits, kept, covariance)["eyes", "all"].normal
+    np.testing.assert_allclose(eyes, [1, 0, 0], atol=1e-6)
+    free = project_off({("eyes", "all"): fits["eyes", "all"]}, None, covariance)["eyes", "all"].normal
+    assert free[0] > 0.95 and abs(free[2]) < 0.01
+
+
+def test_ranks_as_normal_deviates_do_not_see_outliers():
+    values = np.array([[1.0], [2.0], [3.0], [1e9]])
+    ranks = normal_ranks(values)
+    assert (np.diff(ranks[:, 0]) > 0).all() and ranks[3, 0] == pytest.approx(-ranks[0, 0])
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_network_learns_the_gradient_and_its_step_is_one_deviation(world, mended, monkeypatch, tmp_path):
+    bench, pool = world
+    short = {"most_epochs": 12, "patience": 12, "batch": 32}
+    import vectorfind.network_training as training
+
+    monkeypatch.setattr(training, "PUBLISHED", replace(training.PUBLISHED, **short))
+    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, **short))
+    setting = Setting("gradient", "w", "none", mended=mended)
+    editor, fits = find_networks(bench, pool, NONE, setting, MethodOptions())
+    assert list(fits["property"]) == list(EDITED) and fits["accuracy"].min() > 0.8
+    codes = pool.codes("w")[:20]
+    moved = editor.edit(codes, ["all"] * 20, np.tile([[0, 1, 0]], (20, 1)))
+    change = (bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS] / editor.score_sds
+    assert change[:, 1].mean() == pytest.approx(1, abs=0.15)
+    editor.save(tmp_path / "nets.npz")
+    again = NetworkEditor.load(tmp_path / "nets.npz", bench.generator_hash)
+    assert (again.edit(codes, ["all"] * 20, np.tile([[0, 1, 0]], (20, 1))) == moved).all()
+    with pytest.raises(PipelineError, match="another generator"):
+        NetworkEditor.load(tmp_path / "nets.npz", "other")
+
+
+def test_a_dead_dimension_is_never_moved():
+    net = torch.nn.Linear(3, 1)
+    units = gradient_units(net, np.ones((2, 3), np.float32), np.zeros(3), np.array([1.0, 2.0, 0.0]))
+    assert (units[:, 2] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1, rtol=1e-5)
+    three = np.random.default_rng(0).standard_normal((4, 3, 6)).astype(np.float32)
+    free = orthogonal_to_others(three)
+    np.testing.assert_allclose(np.einsum("nd,nd->n", free[:, 0], three[:, 1]), 0, atol=1e-5)
+
+
+def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_path):
+    bench, pool = world
+    truth = gradients(bench)
+    for column, name in zip(COLUMNS, EDITED, strict=True):
+        write_vector(tmp_path / published_name(name, "w", "all"), -truth[:, column])
+    directions, turned = import_vectors(bench, pool, NONE, tmp_path, "w")
+    assert turned.all()
+    for i, column in enumerate(COLUMNS):
+        assert directions.units[i, 0] @ truth[:, column] > 0
+    write_vector(tmp_path / published_name("eyes", "w", "all"), np.ones(W + 1))
+    with pytest.raises(PipelineError, match="belong to another generator or position"):
+        import_vectors(bench, pool, NONE, tmp_path, "w")
+
+
+def test_published_latents_are_read_without_their_label_numbers(tmp_path):
+    z = np.random.default_rng(0).standard_normal((2, 27)).astype(np.float32)
+    write_vector(tmp_path / "ohlora_z_vectors.csv", z)
+    assert (read_latents(tmp_path / "ohlora_z_vectors.csv", 24) == z[:, :24]).all()
+    with pytest.raises(PipelineError, match="takes 512"):
+        read_latents(tmp_path / "ohlora_z_vectors.csv", 512)
+
+
+def test_settings_are_read_from_the_names_in_reports():
+    assert Setting.named("svm_mended_conditional", "z", "8") == Setting("svm", "z", "8", True, mended=True)
+    for name in ("svm", "svm_mended", "ridge_conditional", "closed_loop"):
+        assert Setting.named(name).name == f"{name}_w"
+    with pytest.raises(PipelineError, match="for 16 groups"):
+        Setting(groups="8", cuts="v9")
+    with pytest.raises(PipelineError, match="no unit vectors"):
+        Setting("closed_loop", grid="published")

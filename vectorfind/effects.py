@@ -1,0 +1,229 @@
+"""Side effects: what else an edit changes, at equal achieved change, so that a timid method does not look gentle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vectorfind.bench import Bench
+from vectorfind.editor import Editor
+from vectorfind.evaluate import DIGITS
+from vectorfind.graders import FINDER, Grader
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.protocol import bootstrap
+
+# The head turns as a whole, so for pose only the frame around it counts as outside. Shares of the picture: top, bottom,
+# left, right; eyes and mouth as the property CNN crops them, with a margin.
+REGIONS = {
+    "eyes": (0.34, 0.60, 0.20, 0.80),
+    "mouth": (0.58, 0.86, 0.30, 0.70),
+    "pose": (0.15, 0.95, 0.12, 0.88),
+}
+# What an edit of a property means, in the oracle's own words: not a side effect of it.
+MEANT = {"eyes": ("eyes",), "mouth": ("mouth",), "pose": ("yaw", "pitch", "roll")}
+ORACLE_ATTRIBUTES = ("yaw", "pitch", "roll", "gender", "age", "quality", "glasses")
+MATCHED_WITHIN = 0.15
+ROUNDS = 4
+
+
+class Judge:
+    """Reads attributes and identity with the oracle, which took no part in finding directions or scoring.
+
+    The oracle was trained on renders; the generator's training used its features, the labels of stage 2 its readings,
+    so it is no stranger to the world, but no direction was fitted to it. Its features also carry the eyes, the mouth
+    and the head's attitude: the part of a feature change that its own head reads as those is taken out first.
+    """
+
+    def __init__(self, oracle):
+        from virtual_face.population import ATTRIBUTES
+
+        self.oracle, self.attributes = oracle, list(ATTRIBUTES)
+        meant = sorted({word for words in MEANT.values() for word in words})
+        rows = oracle.network.head.weight.detach().cpu()[[self.attributes.index(word) for word in meant]]
+        basis, _ = torch.linalg.qr(rows.double().T)
+        self.basis = basis.numpy()
+
+    def read(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(attributes float64 [N, 7] of ORACLE_ATTRIBUTES, identity features [N, 256] free of what is meant)."""
+        table, features = self.oracle.read(images)
+        features = features.double().numpy()
+        return table[list(ORACLE_ATTRIBUTES)].to_numpy(np.float64), features - features @ self.basis @ self.basis.T
+
+
+@dataclass
+class Effects:
+    """What the matched edits of one method did.
+
+    edits: a row per face, property and sign: asked, achieved (deviations of the finder), matched, pixel, drift.
+    changes [rows, C]: change of each of `columns` in its own deviations, rows as in `edits`.
+    """
+
+    edits: pd.DataFrame
+    changes: np.ndarray
+    columns: list[str] = field(default_factory=list)
+
+
+def match(
+    bench: Bench, editor: Editor, codes: np.ndarray, groups, name: str, wanted: float, rounds: int = ROUNDS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Edits of one property alone whose achieved change is `wanted` deviations: (codes [N, D], achieved [N]).
+
+    The amount is corrected by what it achieved, a few rounds of the secant rule; the best round counts.
+    """
+    row, column = EDITED.index(name), PROPERTIES.index(name)
+    base = bench.measure(codes, editor.position)[:, column]
+    amounts = np.full(len(codes), wanted, np.float64)
+    best, achieved = codes.copy(), np.zeros(len(codes))
+    low, low_change = np.zeros(len(codes)), np.zeros(len(codes))
+    todo = np.arange(len(codes))
+    for _ in range(rounds):
+        wish = np.zeros((len(todo), len(EDITED)), np.float32)
+        wish[:, row] = amounts[todo]
+        edited = editor.edit(codes[todo], [groups[k] for k in todo], wish)
+        change = (bench.measure(edited, editor.position)[:, column] - base[todo]) / editor.score_sds[row]
+        better = np.abs(change - wanted) < np.abs(achieved[todo] - wanted)
+        best[todo[better]], achieved[todo[better]] = edited[better], change[better]
+        slope = (change - low_change[todo]) / np.where(amounts[todo] == low[todo], 1, amounts[todo] - low[todo])
+        following = amounts[todo] + (wanted - change) / np.where(slope > 0.1, slope, 0.1)
+        low[todo], low_change[todo] = amounts[todo], change
+        # Beyond four times the wish a direction has failed, not been matched.
+        amounts[todo] = np.clip(following * np.sign(wanted), 0.05, 4 * abs(wanted)) * np.sign(wanted)
+        todo = todo[np.abs(achieved[todo] - wanted) > MATCHED_WITHIN / 3]
+        if not len(todo):
+            break
+    return best, achieved
+
+
+def measure_effects(
+    bench: Bench,
+    editor: Editor,
+    grouping: Grouping,
+    seeds,
+    graders: list[Grader],
+    judge: Judge | None = None,
+    wanted: float = 1.0,
+    progress=None,
+) -> Effects:
+    """Each property of each face alone, up and down by `wanted` achieved deviations: what else changed.
+
+    Columns: the eight scores by every grader ("finder hair_color"), then the oracle's attributes ("yaw", …), each in
+    its own deviation over the unedited faces (scores: over the pool). progress: called with the faces done.
+    """
+    seeds = list(seeds)
+    codes = bench.encode(bench.latents(seeds), editor.position)
+    base, about, who, pictures = _observe(bench, codes, editor.position, graders, judge)
+    groups = grouping.assign(base[FINDER])
+    columns = [f"{grader.name} {name}" for grader in graders for name in PROPERTIES]
+    columns += [] if judge is None else list(ORACLE_ATTRIBUTES)
+    spread = None if judge is None else np.maximum(about.std(0, ddof=1) if len(about) > 1 else 1.0, 1e-6)
+    unit = 1.0 if judge is None else _between(who)
+    rows, changes = [], []
+    for name in EDITED:
+        for sign in (1.0, -1.0):
+            edited, achieved = match(bench, editor, codes, groups, name, sign * wanted)
+            scores, read, features, images = _observe(bench, edited, editor.position, graders, judge)
+            parts = [(scores[grader.name] - base[grader.name]) / grader.sds for grader in graders]
+            drift = np.full(len(seeds), np.nan)
+            if judge is not None:
+                parts.append((read - about) / spread)
+                drift = np.linalg.norm(features - who, axis=1) / unit
+            changes.append(np.concatenate(parts, 1))
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "seed": seeds,
+                        "group_name": groups,
+                        "property": name,
+                        "asked": sign * wanted,
+                        "achieved": achieved,
+                        "matched": np.abs(achieved - sign * wanted) <= MATCHED_WITHIN,
+                        "pixel": outside_change(pictures, images, name),
+                        "drift": drift,
+                    }
+                )
+            )
+            if progress is not None:
+                progress(len(seeds))
+    return Effects(pd.concat(rows, ignore_index=True), np.concatenate(changes), columns)
+
+
+def leakage(effects: Effects) -> pd.DataFrame:
+    """`leakage.csv`: a row per edited property and column, per achieved deviation, over the matched edits.
+
+    signed: mean change with its interval (what the direction drags along). size: mean of the absolute changes of single
+    faces. intended: whether the column is what the edit means.
+    """
+    rows = []
+    for name in EDITED:
+        mine = ((effects.edits["property"] == name) & effects.edits["matched"]).to_numpy()
+        achieved = effects.edits.loc[mine, "achieved"].to_numpy()
+        for k, column in enumerate(effects.columns):
+            per_deviation = effects.changes[mine, k] / achieved
+            mean, low, high = bootstrap(per_deviation)
+            size, _, _ = bootstrap(np.abs(per_deviation))
+            word = column.split(" ")[-1]
+            intended = word in MEANT[name] if " " not in column else word == name
+            row = {"property": name, "column": column, "signed": mean, "low": low, "high": high, "size": size}
+            rows.append({**row, "intended": intended, "edits": int(np.isfinite(per_deviation).sum())})
+    return pd.DataFrame(rows).round(DIGITS)
+
+
+def cost(effects: Effects) -> pd.DataFrame:
+    """`side_effects.csv`: per edited property: matched share, identity drift and pixel change of the matched edits."""
+    rows = []
+    for name in EDITED:
+        part = effects.edits[effects.edits["property"] == name]
+        matched = part[part["matched"]]
+        row = {"property": name, "edits": len(part), "matched": float(part["matched"].mean())}
+        for what in ("drift", "pixel"):
+            row[what], row[f"{what}_low"], row[f"{what}_high"] = bootstrap(matched[what].to_numpy())
+        rows.append(row)
+    return pd.DataFrame(rows).round(DIGITS)
+
+
+def largest_leak(table: pd.DataFrame, grader: str) -> tuple[str, float]:
+    """The other score that moves most by a grader, and its signed change per deviation: ("eyes > hair_length", .12)."""
+    others = table[table["column"].str.startswith(f"{grader} ") & ~table["intended"]]
+    if others["signed"].notna().sum() == 0:
+        return "-", float("nan")
+    worst = others.loc[others["signed"].abs().idxmax()]
+    return f"{worst['property']} > {worst['column'].split(' ')[-1]}", float(worst["signed"])
+
+
+def outside_change(before: np.ndarray, after: np.ndarray, name: str) -> np.ndarray:
+    """Mean absolute pixel change [N] (of 255) outside the property's region; pictures uint8 [N, H, W, 3]."""
+    height, width = before.shape[1:3]
+    top, bottom, left, right = REGIONS[name]
+    outside = np.ones((height, width), bool)
+    outside[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = False
+    gap = np.abs(before[:, outside].astype(np.int16) - after[:, outside].astype(np.int16))
+    return gap.mean((1, 2))
+
+
+def _observe(bench: Bench, codes: np.ndarray, position: str, graders: list[Grader], judge: Judge | None):
+    from stylegan.sampling import to_uint8
+
+    scores = {grader.name: [] for grader in graders}
+    attributes, features, pictures = [], [], []
+    for start in range(0, len(codes), bench.batch):
+        images = bench.images(codes[start : start + bench.batch], position)
+        pictures.append(to_uint8(images))
+        for grader in graders:
+            scores[grader.name].append(grader.scores(images))
+        if judge is not None:
+            read, who = judge.read(images)
+            attributes.append(read)
+            features.append(who)
+    together = {name: np.concatenate(parts) for name, parts in scores.items()}
+    if judge is None:
+        return together, None, None, np.concatenate(pictures)
+    return together, np.concatenate(attributes), np.concatenate(features), np.concatenate(pictures)
+
+
+def _between(features: np.ndarray) -> float:
+    """Mean distance between neighbouring rows, different people: the unit of drift."""
+    return float(np.linalg.norm(np.diff(features, axis=0), axis=1).mean()) if len(features) > 1 else 1.0

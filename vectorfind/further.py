@@ -1,0 +1,199 @@
+"""The steps beyond the published test: graded judgement, side effects, reach, selection, maps, comparison, sweeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artefacts import atomic, write_stamp
+from pipeline.errors import PipelineError
+from pipeline.progress import progress
+from vectorfind.setting import Files, Setting
+from vectorfind.stage import Stage
+
+REFERENCE = "svm"
+
+
+def take_further(stage: Stage, step: str) -> None:
+    """Do one of run_vectorfind.FURTHER on a stage."""
+    {
+        "judge": judge,
+        "effects": effects,
+        "reach": reach,
+        "select": select,
+        "tsne": tsne,
+        "compare": compare,
+        "sweep": sweep,
+    }[step](stage)
+
+
+def open_graders(stage: Stage) -> list:
+    """The graders that the options name, with their deviations over the pool; notes what the profile lacks."""
+    from pipeline.profile import Profile
+    from vectorfind.graders import measure_spreads, open_scorers
+
+    profile = Profile.load(stage.options.profile)
+    names = [name for name in stage.plan.graders if name != "finder"]
+    scorers, notes = open_scorers(profile, stage.files.run, names, stage.options.device)
+    for note in notes:
+        if note not in stage.summary.notes:
+            stage.summary.note(note)
+    pool = stage.open_pool()
+    return measure_spreads(stage.bench, scorers, pool.codes("w"), "w", np.nanstd(pool.scores, axis=0, ddof=1))
+
+
+def open_judge(stage: Stage):
+    """The oracle as judge of identity and attributes, None in a world without one."""
+    from pipeline.profile import Profile
+
+    profile = Profile.load(stage.options.profile)
+    if profile.get("weights.attribute_net", None) is None:
+        stage.summary.note("this profile has no attribute_net: identity and head attitude are not judged")
+        return None
+    from pipeline.command import resolve_device
+    from vectorfind.effects import Judge
+    from virtual_face.oracle import load_oracle
+
+    return Judge(load_oracle(profile.weight("attribute_net"), resolve_device(stage.options.device)))
+
+
+def judge(stage: Stage) -> None:
+    """`judged_faces.csv` and `judgement.csv`: the test by every grader."""
+    files, plan = stage.files, stage.plan
+    path = files.judged("judgement.csv")
+    about = stage.stamped("judge", _judged(stage), stage.inputs(directions=files.directions))
+    if stage.is_kept("judge", path, about, [files.judged("judged_faces.csv")]):
+        return
+    from vectorfind.evaluate import check_disjoint
+    from vectorfind.grid import grid_named
+    from vectorfind.protocol import face_table, run_graded
+    from vectorfind.protocol import judge as judge_faces
+
+    editor, grouping = stage.open_directions()
+    start = editor.provenance["pool_seed_start"]
+    check_disjoint(range(start, start + editor.provenance["pool_rows"]), plan.test_seeds)
+    graders, grid = open_graders(stage), grid_named(stage.files.setting.grid)
+    with progress(len(grid.amounts()) * plan.faces, f"judging {files.setting.name} by {len(graders)} graders") as bar:
+        tests = run_graded(stage.bench, editor, grouping, plan.test_seeds, grid, graders, bar.update)
+    faces = face_table(tests)
+    table = judge_faces(faces, files.setting.name)
+    write_csv(files.judged("judged_faces.csv"), faces)
+    write_csv(path, table)
+    write_stamp(path, command="run_vectorfind.py judge", rows=len(table), **about)
+    stage.summary.wrote(path, f"{plan.faces} faces, graders: {', '.join(tests)}")
+
+
+def effects(stage: Stage) -> None:
+    """`leakage.csv` and `side_effects.csv`: what else an edit of one achieved deviation changes."""
+    files, plan = stage.files, stage.plan
+    path = files.judged("side_effects.csv")
+    about = stage.stamped("effects", _judged(stage), stage.inputs(directions=files.directions))
+    if stage.is_kept("effects", path, about, [files.judged("leakage.csv"), files.judged("matched_edits.csv")]):
+        return
+    from vectorfind.effects import cost, leakage, measure_effects
+
+    editor, grouping = stage.open_directions()
+    graders, oracle = open_graders(stage), open_judge(stage)
+    with progress(6 * plan.faces, f"side effects of {files.setting.name}") as bar:
+        found = measure_effects(stage.bench, editor, grouping, plan.test_seeds, graders, oracle, 1.0, bar.update)
+    write_csv(files.judged("leakage.csv"), leakage(found))
+    write_csv(files.judged("matched_edits.csv"), found.edits.round(4))
+    write_csv(path, cost(found))
+    write_stamp(path, command="run_vectorfind.py effects", rows=3, **about)
+    stage.summary.wrote(path, f"{int(found.edits['matched'].sum())} of {len(found.edits)} edits matched")
+
+
+def reach(stage: Stage) -> None:
+    """`reach.csv`: how far the closed loop can take each property of each face, and whether wishes inside are met."""
+    files = stage.files
+    if files.setting.method != "closed_loop":
+        raise PipelineError(f"reach: {files.setting.method} has no end of its own; use --method closed_loop")
+    path = files.judged("reach.csv")
+    about = stage.stamped("judge", _judged(stage), stage.inputs(directions=files.directions))
+    if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):
+        return
+    from vectorfind.reach import intended_table, reach_table
+
+    loop, _ = stage.open_directions()
+    seeds = list(stage.plan.test_seeds)
+    with progress(2 * len(seeds), "reach of each face") as bar:
+        table = reach_table(loop, seeds, bar.update)
+        met = intended_table(loop, table, bar.update)
+    write_csv(path, table)
+    write_csv(files.judged("intended.csv"), met)
+    write_stamp(path, command="run_vectorfind.py reach", rows=len(table), **about)
+    share = met["met"].mean() if len(met) else float("nan")
+    stage.summary.wrote(path, f"{len(seeds)} faces")
+    stage.summary.note(f"intended value met within .15 deviations in {share:.1%} of {len(met)} wishes inside the reach")
+
+
+def select(stage: Stage) -> None:
+    """Choose faces by one grader and half of the edits, confirm by another and the other half; write the chosen."""
+    from vectorfind.selection import choose, write_selection
+
+    if not stage.files.judged("judged_faces.csv").is_file():
+        judge(stage)
+    editor, grouping = stage.open_directions()
+    chosen, rates = choose(stage, editor, grouping, open_graders(stage))
+    for path in write_selection(stage, editor, chosen, rates):
+        stage.summary.wrote(path)
+    for row in rates.itertuples():
+        stage.summary.note(f"{row.confirmed} of {row.chosen} chosen faces confirmed by {row.grader} on other noise")
+
+
+def tsne(stage: Stage) -> None:
+    """Maps of the extremes' codes, one per property and group."""
+    from vectorfind.tsne import draw_maps
+
+    pool = stage.open_pool()
+    grouping = stage.grouping(pool.scores)
+    folder = stage.files.run.path("vectorfind", "tsne_result")
+    total = 3 * len(grouping.names)
+    with progress(total, "t-SNE") as bar:
+        drawn = draw_maps(folder, pool, grouping, stage.files.setting.position, stage.plan.k_percent, bar.update)
+    stage.summary.wrote(folder, f"{len(drawn)} maps")
+
+
+def compare(stage: Stage) -> None:
+    """Every method at every position: directions, judgement, side effects; then the pairs and the verdict."""
+    options = stage.options
+    stage.pool()
+    done: list[Files] = []
+    for position in options.positions:
+        for method in options.methods:
+            setting = replace(Setting.named(method, position, options.groups), grid="deviations")
+            inner = stage.with_setting(setting)
+            inner.directions()
+            judge(inner)
+            effects(inner)
+            done.append(inner.files)
+    from vectorfind.verdict import write_verdict
+
+    for path in write_verdict(stage, done):
+        stage.summary.wrote(path)
+
+
+def sweep(stage: Stage) -> None:
+    """n × k % × position × method × grouping from one pool."""
+    from vectorfind.sweep import run_sweep
+
+    stage.pool()
+    for path in run_sweep(stage):
+        stage.summary.wrote(path)
+
+
+def write_csv(path, table: pd.DataFrame) -> None:
+    """Write a table whole; floats as they are."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _judged(stage: Stage) -> dict:
+    return {
+        "faces": stage.plan.faces,
+        "first_seed": stage.plan.test_seeds.start,
+        "grid": stage.files.setting.grid,
+        "graders": list(stage.plan.graders),
+    }

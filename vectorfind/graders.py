@@ -1,0 +1,90 @@
+"""Who judges an edit: the scorer that found the direction, a second CNN and the geometric scorer, each in its units.
+
+A grader's scores are divided by their deviation on faces of the pool, so that an effect is comparable between graders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.profile import ROOT, Profile
+from pipeline.run import Run
+from vectorfind.bench import Bench, read_scores
+from vectorfind.names import EDITED, PROPERTIES
+
+FINDER, SECOND, GEOMETRIC = "finder", "second", "geometric"
+GRADERS = (FINDER, SECOND, GEOMETRIC)
+SPREAD_FACES = 400
+
+
+@dataclass
+class Grader:
+    """A scorer with a name; sds float32 [8]: deviation of each of its scores over faces of the pool."""
+
+    name: str
+    scorer: object
+    sds: np.ndarray
+
+    def scores(self, images: torch.Tensor) -> np.ndarray:
+        """Scores float32 [N, 8] of images [N, 3, R, R]; NaN where it could not measure."""
+        return read_scores(self.scorer, images)
+
+    @property
+    def edited_sds(self) -> np.ndarray:
+        return self.sds[[PROPERTIES.index(name) for name in EDITED]]
+
+
+def open_scorers(profile: Profile, run: Run, names, device: str = "auto") -> tuple[dict[str, object], list[str]]:
+    """Scorers beside the one that finds, by name, and notes on those that this profile lacks."""
+    from pipeline.command import resolve_device
+
+    where, scorers, notes = resolve_device(device), {}, []
+    for name in names:
+        if name == SECOND:
+            from property_score.property_cnn import CNNScorer
+
+            path = profile.get("weights.second_grader", None)
+            if path is None or not (ROOT / str(path)).is_file():
+                notes.append(
+                    f"the second grader's weights ({path or 'none named in [weights]'}) are missing: it is left out"
+                )
+                continue
+            scorers[name] = CNNScorer.load(ROOT / str(path), where)
+        elif name == GEOMETRIC:
+            from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
+
+            fitted: Path | None = run.path("segmentation", "property_score_results", "normalisation.json")
+            fitted = fitted if fitted.is_file() else None
+            scorers[name] = GeometricScorer.load(profile, fitted, where, ALIGNED_WINDOW)
+        elif name != FINDER:
+            raise PipelineError(f"unknown grader '{name}': choose among {', '.join(GRADERS)}")
+    return scorers, notes
+
+
+def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: str, finder_sds) -> list[Grader]:
+    """Graders with their deviations, measured on at most SPREAD_FACES evenly spaced codes of the pool; finder first.
+
+    codes: [n, D] array or ShardedArray at `position`; finder_sds [8]: known from the whole pool.
+    """
+    graders = [Grader(FINDER, bench.scorer, np.asarray(finder_sds, np.float32))]
+    if not scorers:
+        return graders
+    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SPREAD_FACES)).astype(int))
+    found: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
+    for start in range(0, len(rows), bench.batch):
+        images = bench.images(codes[rows[start : start + bench.batch]], position)
+        for name, scorer in scorers.items():
+            found[name].append(read_scores(scorer, images))
+    for name, scorer in scorers.items():
+        scores = np.concatenate(found[name])
+        measured = np.isfinite(scores).sum(0)
+        if measured.min() < 2:
+            lacking = PROPERTIES[int(measured.argmin())]
+            raise PipelineError(f"grader '{name}' measures no {lacking} on generated faces: leave it out (--graders)")
+        graders.append(Grader(name, scorer, np.maximum(np.nanstd(scores, axis=0, ddof=1), 1e-6).astype(np.float32)))
+    return graders

@@ -1,0 +1,186 @@
+"""Edits along the gradient of a small network (VectorFind v9): each face has a direction of its own.
+
+The published form takes the gradient once, at the unedited code, over its length in latent units. The mended form
+trains and differentiates in standardised dimensions, and takes the gradient anew along the path. A property without a
+network uses vectors (`mixed`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.artefacts import load_into, read_arrays, read_weights, save_arrays, save_weights
+from pipeline.errors import PipelineError
+from pipeline.whole import plain
+from vectorfind.bench import Bench
+from vectorfind.calibration import LONGEST_STEP
+from vectorfind.closed_loop import check_generator
+from vectorfind.directions import DirectionSet
+from vectorfind.gradient_net import GradientNet
+from vectorfind.names import EDITED, PROPERTIES
+
+PROBED_FACES = 24
+
+
+@dataclass
+class NetworkEditor:
+    """An Editor along network gradients.
+
+    nets: property -> GradientNet in eval mode. mean, spread [D]: what a net's input is standardised by (0 and 1 when it
+    takes raw codes; a dimension of spread 0 is dead and never moved). steps: property -> latent units per score
+    deviation. substeps: how often the gradient is taken along an edit. vectors: directions of the other properties.
+    """
+
+    position: str
+    nets: dict[str, GradientNet]
+    mean: np.ndarray
+    spread: np.ndarray
+    score_sds: np.ndarray
+    steps: dict[str, float] = field(default_factory=dict)
+    substeps: int = 1
+    conditional: bool = False
+    vectors: DirectionSet | None = None
+    grouping: str = "none"
+    cuts: tuple[float, ...] = ()
+    provenance: dict = field(default_factory=dict)
+
+    def edit(self, codes: np.ndarray, groups, amounts: np.ndarray, raw: bool = False) -> np.ndarray:
+        """See Editor."""
+        codes = np.asarray(codes, np.float32).copy()
+        lengths = np.asarray(amounts, np.float32) * (1.0 if raw else self.step_lengths(groups, len(codes)))
+        for _ in range(self.substeps):
+            codes += np.einsum("np,npd->nd", lengths / self.substeps, self.units(codes, groups))
+        return codes
+
+    def units(self, codes: np.ndarray, groups) -> np.ndarray:
+        """Unit vectors float32 [N, 3, D] of each face at its present code."""
+        units = np.stack(
+            [
+                gradient_units(self.nets[name], codes, self.mean, self.spread)
+                if name in self.nets
+                else np.stack([self.vectors.get(name, group).unit for group in groups])
+                for name in EDITED
+            ],
+            1,
+        )
+        return orthogonal_to_others(units) if self.conditional else units
+
+    def step_lengths(self, groups, count: int) -> np.ndarray:
+        """Latent units per score deviation, float32 [N, 3]."""
+        columns = [
+            np.full(count, self.steps[name], np.float32)
+            if name in self.nets
+            else np.array([self.vectors.get(name, group).step for group in groups], np.float32)
+            for name in EDITED
+        ]
+        return np.stack(columns, 1)
+
+    def calibrate(self, bench: Bench, codes: np.ndarray, groups) -> dict[str, bool]:
+        """Measure each net's step on decoded faces (codes [n, D]) in two rounds; returns which were capped."""
+        spread, capped = float(np.sqrt(codes.var(0).mean())), {}
+        for name in self.nets:
+            row, column = EDITED.index(name), PROPERTIES.index(name)
+            guess = spread
+            self.steps = {**dict.fromkeys(self.nets, 0.0), **self.steps, name: guess}
+            for _ in range(2):
+                self.steps[name] = guess
+                moved = []
+                for sign in (1.0, -1.0):
+                    amounts = np.zeros((len(codes), len(EDITED)), np.float32)
+                    amounts[:, row] = sign
+                    moved.append(bench.measure(self.edit(codes, groups, amounts), self.position)[:, column])
+                effect = float(np.nanmean(moved[0] - moved[1]) / 2 / self.score_sds[row])
+                guess = float(np.clip(guess / max(effect, 0.05), guess / 4, guess * 4))
+            longest = LONGEST_STEP * spread
+            capped[name], self.steps[name] = guess > longest, min(guess, longest)
+        return capped
+
+    def save(self, path) -> None:
+        """Write arrays and settings as .npz, the nets in the published file names beside it."""
+        path = Path(path)
+        for name, net in self.nets.items():
+            save_weights(path.with_name(net_file(name, self.position)), net.state_dict(), position=self.position)
+        about = {
+            "kind": "network",
+            "position": self.position,
+            "nets": list(self.nets),
+            "steps": self.steps,
+            "substeps": self.substeps,
+            "conditional": self.conditional,
+            "vectors": self.vectors is not None,
+            "grouping": self.grouping,
+            "cuts": self.cuts,
+            "provenance": self.provenance,
+        }
+        if self.vectors is not None:
+            self.vectors.save(vectors_file(path))
+        text = np.array(json.dumps(about, default=plain))
+        save_arrays(path, mean=self.mean, spread=self.spread, score_sds=self.score_sds, about=text)
+
+    @classmethod
+    def load(cls, path, generator_hash: str) -> NetworkEditor:
+        """Read one; PipelineError if a file is missing, unreadable or of another generator."""
+        path = Path(path)
+        if not path.is_file():
+            raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method gradient` first")
+        arrays = read_arrays(path, ("mean", "spread", "score_sds", "about"))
+        about = json.loads(str(arrays["about"]))
+        check_generator(path, about["provenance"], generator_hash)
+        nets = {}
+        for name in about["nets"]:
+            file = path.with_name(net_file(name, about["position"]))
+            net = GradientNet(len(arrays["mean"]))
+            load_into(net, read_weights(file), file)
+            nets[name] = net.eval().requires_grad_(False)
+        return cls(
+            about["position"],
+            nets,
+            arrays["mean"],
+            arrays["spread"],
+            arrays["score_sds"],
+            about["steps"],
+            about["substeps"],
+            about["conditional"],
+            DirectionSet.load(vectors_file(path), generator_hash) if about["vectors"] else None,
+            about["grouping"],
+            tuple(about["cuts"]),
+            about["provenance"],
+        )
+
+
+def net_file(name: str, position: str) -> str:
+    """The published file name of a property's network; theirs lacked the position, so runs overwrote each other."""
+    return f"stylegan_gen_vector_find_v9_nn_{name}_{position}.pth"
+
+
+def vectors_file(path: Path) -> Path:
+    """Where `mixed` keeps the vectors of the properties that have no network."""
+    return path.with_name(path.stem + "_vectors.npz")
+
+
+def gradient_units(net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Unit vectors float32 [N, D] along a net's gradient; a standardised net's gradient is mapped back to codes."""
+    alive = spread > 0
+    scale = np.where(alive, spread, 1.0).astype(np.float32)
+    with torch.enable_grad():
+        x = torch.from_numpy(np.where(alive, (codes - mean) / scale, 0.0).astype(np.float32)).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(net(x).sum(), x)
+    # The steepest way in standardised dimensions, written in codes.
+    units = gradient.numpy() * np.where(alive, spread, 0.0)
+    return (units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def orthogonal_to_others(units: np.ndarray) -> np.ndarray:
+    """units [N, P, D], each made orthogonal to the other P - 1 of its face, unit length again."""
+    result = np.empty_like(units)
+    for i in range(units.shape[1]):
+        others, _ = np.linalg.qr(np.delete(units, i, axis=1).transpose(0, 2, 1).astype(np.float64))
+        own = units[:, i].astype(np.float64)
+        own = own - np.einsum("ndk,nk->nd", others, np.einsum("ndk,nd->nk", others, own))
+        result[:, i] = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+    return result

@@ -1,0 +1,166 @@
+"""The test protocol, one for all methods: same faces, same edits, several graders, intervals, paired comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report import wilson_interval
+from vectorfind.bench import Bench
+from vectorfind.editor import Editor
+from vectorfind.evaluate import DIGITS, Test, per_face
+from vectorfind.graders import FINDER, Grader
+from vectorfind.grid import Grid
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED, PROPERTIES
+
+# Signed correlations that a face must reach to pass; the published versions set these, on absolute ones.
+BARS = {
+    "v7": {"eyes": 0.92, "mouth": 0.88, "pose": 0.92},
+    "v8": {"eyes": 0.92, "mouth": 0.88, "pose": 0.88},
+}
+RESAMPLES = 2000
+
+
+def run_graded(
+    bench: Bench, editor: Editor, grouping: Grouping, seeds, grid: Grid, graders: list[Grader], progress=None
+) -> dict[str, Test]:
+    """Edit every face by every row of the grid and let all graders score the same images.
+
+    The finder's own scores assign the groups. Returns a Test per grader. progress: called with the images done.
+    """
+    seeds, amounts = np.asarray(list(seeds), np.int64), grid.amounts()
+    codes = bench.encode(bench.latents(seeds), editor.position)
+    base = score_codes(bench, codes, editor.position, graders)
+    groups = grouping.assign(base[FINDER])
+    scores = {name: np.empty((len(seeds), len(amounts), len(PROPERTIES)), np.float32) for name in base}
+    block = max(1, bench.batch // len(amounts))
+    for start in range(0, len(seeds), block):
+        faces = slice(start, start + block)
+        here = len(codes[faces])
+        repeated = np.repeat(codes[faces], len(amounts), axis=0)
+        owners = np.repeat(groups[faces], len(amounts))
+        edited = editor.edit(repeated, owners, np.tile(amounts, (here, 1)), raw=grid.raw)
+        for name, found in score_codes(bench, edited, editor.position, graders, progress).items():
+            scores[name][faces] = found.reshape(here, len(amounts), -1)
+    return {
+        grader.name: Test(seeds, groups, base[grader.name], scores[grader.name], amounts, grader.edited_sds)
+        for grader in graders
+    }
+
+
+def score_codes(bench: Bench, codes: np.ndarray, position: str, graders: list[Grader], progress=None) -> dict:
+    """Scores float32 [N, 8] of codes [N, D] by each grader, every image decoded once."""
+    parts: dict[str, list[np.ndarray]] = {grader.name: [] for grader in graders}
+    for start in range(0, len(codes), bench.batch):
+        images = bench.images(codes[start : start + bench.batch], position)
+        for grader in graders:
+            parts[grader.name].append(grader.scores(images))
+        if progress is not None:
+            progress(len(images))
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): mean over faces and its 95 % percentile bootstrap interval (Efron 1979); NaN left out."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return (float("nan"),) * 3
+    rng = np.random.default_rng([seed, len(values)])
+    means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def passed(faces: pd.DataFrame, version: str) -> np.ndarray:
+    """Which faces [F] reach the bars of a version with all three signed correlations."""
+    return np.all([faces[f"{name}_corr"] >= bar for name, bar in BARS[version].items()], axis=0)
+
+
+def face_table(tests: dict[str, Test]) -> pd.DataFrame:
+    """`judged_faces.csv`: a row per grader and face: correlations, slopes, monotone shares, ranges, passes."""
+    tables = []
+    for grader, test in tests.items():
+        faces = per_face(test)
+        for version in BARS:
+            faces[f"pass_{version}"] = passed(faces, version)
+        faces.insert(0, "grader", grader)
+        tables.append(faces)
+    return pd.concat(tables, ignore_index=True)
+
+
+def judge(faces: pd.DataFrame, method: str) -> pd.DataFrame:
+    """`judgement.csv`: a row per grader and property of one method, from its `face_table`.
+
+    Mean signed and absolute corr with bootstrap intervals, slope and range in deviations of that grader, monotone
+    share, reversed share, unmeasured faces, and the share of faces that pass all three bars of v7 and of v8 with its
+    Wilson interval (the same in the three rows of a grader).
+    """
+    rows = []
+    for grader, part in faces.groupby("grader", sort=False):
+        shares = {}
+        for version in BARS:
+            count = int(part[f"pass_{version}"].sum())
+            low, high = wilson_interval(count, len(part))
+            shares |= {f"pass_{version}": count / len(part), f"pass_{version}_low": low, f"pass_{version}_high": high}
+        for name in EDITED:
+            corr = part[f"{name}_corr"].to_numpy(np.float64)
+            mean, low, high = bootstrap(corr)
+            size, size_low, size_high = bootstrap(np.abs(corr))
+            rows.append(
+                {
+                    "method": method,
+                    "grader": grader,
+                    "property": name,
+                    "faces": len(part),
+                    "corr": mean,
+                    "corr_low": low,
+                    "corr_high": high,
+                    "abs_corr": size,
+                    "abs_low": size_low,
+                    "abs_high": size_high,
+                    "slope": part[f"{name}_slope"].mean(),
+                    "range": part[f"{name}_range"].mean(),
+                    "monotone": part[f"{name}_monotone"].mean(),
+                    "reversed": float((corr < 0).mean()),
+                    "unmeasured": int(np.isnan(corr).sum()),
+                    **shares,
+                }
+            )
+    return pd.DataFrame(rows).round(DIGITS)
+
+
+def compare(faces: dict[str, pd.DataFrame], reference: str) -> pd.DataFrame:
+    """`paired.csv`: each method against the reference on the same faces, by grader and property.
+
+    difference: mean of the faces' differences of signed corr with its bootstrap interval. better: share of faces where
+    the method's is higher. Faces that one of the two lacks are left out and counted in `unpaired`.
+    """
+    rows, base = [], faces[reference].set_index(["grader", "seed"])
+    for method, table in faces.items():
+        if method == reference:
+            continue
+        other = table.set_index(["grader", "seed"])
+        shared = base.index.intersection(other.index)
+        for grader in shared.get_level_values(0).unique():
+            here = shared[shared.get_level_values(0) == grader]
+            for name in EDITED:
+                gap = (other.loc[here, f"{name}_corr"] - base.loc[here, f"{name}_corr"]).to_numpy(np.float64)
+                mean, low, high = bootstrap(gap)
+                rows.append(
+                    {
+                        "method": method,
+                        "reference": reference,
+                        "grader": grader,
+                        "property": name,
+                        "difference": mean,
+                        "low": low,
+                        "high": high,
+                        "better": float((gap[np.isfinite(gap)] > 0).mean()) if np.isfinite(gap).any() else float("nan"),
+                        "pairs": int(np.isfinite(gap).sum()),
+                        "unpaired": len(base.loc[[grader]]) - int(np.isfinite(gap).sum()),
+                    }
+                )
+    columns = ["method", "reference", "grader", "property", "difference", "low", "high", "better", "pairs", "unpaired"]
+    return pd.DataFrame(rows, columns=columns).round(DIGITS)

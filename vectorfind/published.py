@@ -1,0 +1,73 @@
+"""Files of the published project: its vectors, whose sign is inverted, and its latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import PipelineError
+from vectorfind.bench import Bench
+from vectorfind.calibration import calibrate
+from vectorfind.directions import DirectionSet, published_name, read_vectors
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED
+from vectorfind.pool import Pool
+
+
+def import_vectors(
+    bench: Bench, pool: Pool, grouping: Grouping, folder, position: str, progress=None
+) -> tuple[DirectionSet, np.ndarray]:
+    """Read `{property}_change_{position}_vector_{group}.csv` of a folder and measure their sign and step.
+
+    The published SVMs name their classes 'largest' and 'smallest', of which the alphabet makes the second the positive
+    one, so their vectors lower the property; measured, not assumed, and turned. Returns (DirectionSet, which vectors
+    were turned [P, G]). PipelineError for a missing file or another length.
+    """
+    folder, codes = Path(folder), pool.codes(position)
+    units = np.zeros((len(EDITED), len(grouping.names), codes.shape[1]), np.float32)
+    for i, name in enumerate(EDITED):
+        for j, group in enumerate(grouping.names):
+            path = folder / published_name(name, position, group)
+            vector = read_vectors(path)[0]
+            if len(vector) != codes.shape[1]:
+                raise PipelineError(
+                    f"{path} has {len(vector)} numbers, codes of this generator at {position} have {codes.shape[1]}: "
+                    "these vectors belong to another generator or position"
+                )
+            units[i, j] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
+    found = calibrate(
+        bench, codes, grouping.assign(pool.scores), grouping.names, units, EDITED, position, sds, progress
+    )
+    provenance = {
+        "generator_hash": bench.generator_hash,
+        "scorer_hash": bench.scorer_hash,
+        "method": "imported",
+        "turned": int(found.flipped.sum()),
+        "pool_rows": len(pool),
+        "pool_seed_start": pool.plan.seed_start,
+    }
+    directions = DirectionSet(
+        EDITED,
+        tuple(grouping.names),
+        position,
+        found.units,
+        found.steps,
+        sds.astype(np.float32),
+        grouping.kind,
+        grouping.cuts,
+        provenance,
+    )
+    return directions, found.flipped
+
+
+def read_latents(path, dim: int) -> np.ndarray:
+    """Latents float32 [rows, dim] of a z CSV (`ohlora_z_vectors.csv`); PipelineError when too short or spoilt.
+
+    Columns beyond `dim` are the label numbers that the published z carries; the generator here is fed zero labels.
+    """
+    latents = read_vectors(path)
+    if latents.shape[1] < dim:
+        raise PipelineError(f"{path} has {latents.shape[1]} numbers a row, this generator takes {dim}")
+    return latents[:, :dim]

@@ -1,0 +1,108 @@
+"""Faces worth keeping: chosen by one grader under one noise, confirmed by the others under another.
+
+Who is chosen and judged by the same noisy measurement looks better than he is; of the published selections between a
+third and a half passed again.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.artefacts import atomic
+from pipeline.progress import progress
+from pipeline.report import Report, wilson_interval
+from vectorfind.bench import Bench
+from vectorfind.editor import Editor
+from vectorfind.evaluate import per_face
+from vectorfind.graders import FINDER, Grader
+from vectorfind.grid import grid_named
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED
+from vectorfind.protocol import passed, run_graded
+
+CHOOSING, CONFIRMING = 1, 2
+SHEET_FACES = 12
+
+
+@contextmanager
+def noise_of(bench: Bench, seed: int):
+    """The generator with other noise maps than the stored ones, drawn from a seed; restored afterwards."""
+    stored = {name: buffer for name, buffer in bench.generator.named_buffers() if name.endswith(".noise")}
+    maker = torch.Generator().manual_seed(seed)
+    kept = {name: buffer.clone() for name, buffer in stored.items()}
+    try:
+        for buffer in stored.values():
+            buffer.copy_(torch.randn(buffer.shape, generator=maker))
+        yield
+    finally:
+        for name, buffer in stored.items():
+            buffer.copy_(kept[name])
+
+
+def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pass at the bars of v8 by the finder under one noise, then again by every grader under another.
+
+    Returns (chosen: seed, group_name, the correlations of both rounds, confirmed by all; rates: a row per grader).
+    """
+    grid, seeds = grid_named(stage.files.setting.grid), stage.plan.test_seeds
+    with progress(2 * len(seeds) * len(grid.amounts()), "choosing and confirming") as bar:
+        with noise_of(stage.bench, CHOOSING):
+            first = run_graded(stage.bench, editor, grouping, seeds, grid, graders[:1], bar.update)[FINDER]
+        faces = per_face(first)
+        faces = faces[passed(faces, "v8")]
+        again = {}
+        if len(faces):
+            with noise_of(stage.bench, CONFIRMING):
+                again = run_graded(stage.bench, editor, grouping, faces["seed"], grid, graders, bar.update)
+    chosen = faces[["seed", "group_name", *(f"{name}_corr" for name in EDITED)]].reset_index(drop=True)
+    everyone, rates = np.ones(len(chosen), bool), []
+    for grader in graders:
+        ok = np.zeros(len(chosen), bool)
+        if grader.name in again:
+            judged = per_face(again[grader.name])
+            ok = passed(judged, "v8")
+            for name in EDITED:
+                chosen[f"{grader.name}_{name}_corr"] = judged[f"{name}_corr"].to_numpy()
+        everyone &= ok
+        low, high = wilson_interval(int(ok.sum()), len(ok))
+        share = float(ok.mean()) if len(ok) else float("nan")
+        row = {"grader": grader.name, "tested": len(seeds), "chosen": len(ok), "confirmed": int(ok.sum())}
+        rates.append({**row, "rate": share, "low": low, "high": high})
+    chosen["confirmed"] = everyone
+    return chosen.round(4), pd.DataFrame(rates)
+
+
+def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataFrame) -> list[Path]:
+    """`ohlora_z_vectors.csv`, `ohlora_{position}_group_names.csv`, sheets and `final_OhLoRA_info.md`; returns paths.
+
+    Rows are the chosen faces that every grader confirmed, numbered from 0. Latents keep every bit of their float32.
+    """
+    from vectorfind.figures import draw_strips
+
+    folder = stage.files.run.path("vectorfind", "selection", stage.files.setting.name)
+    final = chosen[chosen["confirmed"]].reset_index(drop=True)
+    z = stage.bench.latents(final["seed"]) if len(final) else np.zeros((0, stage.bench.generator.z_dim), np.float32)
+    latents, groups = folder / "ohlora_z_vectors.csv", folder / f"ohlora_{editor.position}_group_names.csv"
+    with atomic(latents) as temporary:
+        pd.DataFrame(z).to_csv(temporary, float_format="%.9g", lineterminator="\n")
+    with atomic(groups) as temporary:
+        final[["group_name"]].to_csv(temporary, lineterminator="\n")
+    report = Report("Faces kept").text(
+        f"Of {rates['tested'].iloc[0]} faces, {len(chosen)} pass by the scorer that found the directions (eyes .92, "
+        f"mouth .88, pose .88, signed); {len(final)} of them pass again by every grader, with other noise maps in the "
+        f"generator. Method: {stage.files.setting.name}."
+    )
+    report.table(rates, "Confirmed").table(final, "The kept faces")
+    written = [latents, groups]
+    if len(final):
+        sheets = [folder / f"sheet_{name}.jpg" for name in EDITED]
+        draw_strips(sheets, stage.bench, editor, Grouping(editor.grouping, editor.cuts), final["seed"][:SHEET_FACES])
+        for name, sheet in zip(EDITED, sheets, strict=True):
+            report.figure(sheet, f"{name}, -2 to +2 deviations")
+        written += sheets
+    return [*written, report.write(folder / "final_OhLoRA_info.md")]

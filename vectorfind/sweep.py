@@ -1,0 +1,109 @@
+"""Samples, extremes, position, method and grouping against what comes of it: one pool, one test, a row per setting."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artefacts import atomic, is_fresh, write_stamp
+from pipeline.progress import progress
+from pipeline.report import Report
+from vectorfind.evaluate import per_face
+from vectorfind.graders import FINDER
+from vectorfind.grid import grid_named
+from vectorfind.names import EDITED
+from vectorfind.protocol import bootstrap, passed, run_graded
+from vectorfind.setting import Setting
+
+KEY = ["samples", "k_percent", "position", "method", "groups"]
+EFFECT_FACES = 50
+
+
+def run_sweep(stage) -> list[Path]:
+    """Measure every combination that is not in `sweep.csv` yet; write the table, the plots and the report."""
+    options, plan = stage.options, stage.plan
+    folder = stage.files.run.path("vectorfind", "sweep")
+    path = folder / "sweep.csv"
+    about = stage.stamped("judge", {"faces": plan.faces, "first_seed": plan.test_seeds.start}, stage.inputs())
+    table = pd.read_csv(path) if is_fresh(path, **about)[0] and not options.force else pd.DataFrame(columns=KEY)
+    sizes, shares = options.sizes or (plan.rows,), options.k_percents or (plan.k_percent,)
+    wishes = [
+        (n, k, position, method, groups)
+        for method, position, groups, n in product(options.methods, options.positions, options.groupings, sizes)
+        # Only the SVM looks at extremes.
+        for k in (shares if method.startswith(("svm", "mixed")) else (plan.k_percent,))
+    ]
+    there = set(table[KEY].itertuples(index=False, name=None))
+    with progress(len(wishes), "sweep") as bar:
+        for wish in wishes:
+            if wish not in there:
+                row = _measure(stage, *wish)
+                table = pd.DataFrame([*table.to_dict("records"), row])
+                with atomic(path) as temporary:
+                    table.to_csv(temporary, index=False, lineterminator="\n")
+                write_stamp(path, command="run_vectorfind.py sweep", rows=len(table), **about)
+            bar.update(1)
+    figures = [figure for figure in (_plot(folder, table, "samples"), _plot(folder, table, "k_percent")) if figure]
+    report = Report("VectorFind: sweep").text(
+        f"Each row: directions from the first samples of one pool, tested on the same {plan.faces} faces by the scorer "
+        f"that found them; side effects at one achieved deviation, on {min(plan.faces, EFFECT_FACES)} of the faces."
+    )
+    report.table(table)
+    for figure in figures:
+        report.figure(figure, f"Mean signed correlation against {figure.stem.removeprefix('corr_')}")
+    return [path, *figures, report.write(stage.files.run.path("reports", "vectorfind_sweep.md"))]
+
+
+def _measure(stage, samples: int, k_percent: float, position: str, method: str, groups: str) -> dict:
+    from dataclasses import replace
+
+    from vectorfind.effects import cost, largest_leak, leakage, measure_effects
+    from vectorfind.finding import find_editor
+    from vectorfind.further import open_graders, open_judge
+    from vectorfind.groups import Grouping
+
+    setting = Setting.named(method, position, groups)
+    pool = stage.open_pool().head(samples)
+    inner = stage.with_setting(setting)
+    grouping = Grouping.at_medians(groups, pool.scores)
+    options = replace(inner.method_options(), k_percent=k_percent)
+    clock = time.perf_counter()
+    editor, _ = find_editor(stage.bench, pool, grouping, setting, options, inner.identity)
+    seconds = time.perf_counter() - clock
+    graders = open_graders(stage)[:1]
+    seeds = stage.plan.test_seeds
+    test = run_graded(stage.bench, editor, grouping, seeds, grid_named("deviations"), graders)[FINDER]
+    faces = per_face(test)
+    row = dict(zip(KEY, (samples, k_percent, position, method, groups), strict=True))
+    for name in EDITED:
+        row[f"{name}_corr"], row[f"{name}_low"], row[f"{name}_high"] = bootstrap(faces[f"{name}_corr"].to_numpy())
+    row["reversed"] = float(np.max([(faces[f"{name}_corr"] < 0).mean() for name in EDITED]))
+    row |= {f"pass_{version}": float(passed(faces, version).mean()) for version in ("v7", "v8")}
+    found = measure_effects(stage.bench, editor, grouping, seeds[:EFFECT_FACES], graders, open_judge(stage))
+    costs = cost(found)
+    row |= {what: float(costs[what].mean()) for what in ("drift", "pixel", "matched")}
+    row["largest_leak"] = abs(largest_leak(leakage(found), FINDER)[1])
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} | {
+        "seconds": round(seconds, 2)
+    }
+
+
+def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> Path | None:
+    """Correlation against one axis, a line per method, position, grouping and the other axis; None for one value."""
+    if table[axis_name].nunique() < 2:
+        return None
+    from vectorfind.figures import draw_lines
+
+    others = [name for name in KEY if name != axis_name]
+    lines = {
+        " ".join(str(value) for value in key): part.sort_values(axis_name)
+        for key, part in table.groupby(others)
+        if part[axis_name].nunique() > 1
+    }
+    path = folder / f"corr_{axis_name}.png"
+    draw_lines(path, lines, axis_name)
+    return path
