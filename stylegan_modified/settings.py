@@ -29,6 +29,12 @@ class Rates:
     """Log-odds beyond which a filter CNN stops pulling: a face that passes is left as it is."""
     anchor: float = 0.0
     """Weight of the mean squared step of w from where the rung began, in units of w's variance: who one latent is."""
+    obey: float = 0.0
+    """Weight of the squared error between the label and what the property CNN reads, eyes, mouth and pose."""
+    label: float = 2e-2
+    """Rate of the label matrix: it starts near zero and has to grow to the size of z within some hundred steps."""
+    encoder: float = 1e-4
+    """Rate of the encoder of v3; a tenth of it in the published form."""
     reduced: bool = False
     """Convolutions in bfloat16."""
 
@@ -42,6 +48,9 @@ class Finetuning:
     v1_steps: int = 0
     """Steps of v1 before it, when training starts from the base generator."""
     batch: int = 8
+    """Faces of one update, over all processes."""
+    accumulate: int = 1
+    """Parts in which one process works on its share of a batch: less memory, the same result."""
     discriminator_up_to: int | None = None
     """Train the discriminator's blocks up to this resolution instead of those in the table of versions."""
     samples: int = 2000
