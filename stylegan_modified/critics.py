@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from property_score.property_cnn import MergedPropertyCNN
 from stylegan.checkpoint import load_discriminator
 from stylegan.discriminator import Discriminator
 from stylegan.layers import minibatch_std
+from stylegan_modified.carry import labelled_discriminator
+from stylegan_modified.versions import Version
 
 HEAD = 64
 PARTS = ("eyes", "mouth", "pose")
@@ -24,11 +27,10 @@ class ProjectionDiscriminator(Discriminator):
     know the label, and real and generated faces share it, so no agreement is ever checked.
     """
 
-    def __init__(self, label_size: int, **settings):
-        super().__init__(**{**settings, "label_size": 0, "label_concat": False})
-        self.settings = {**self.settings, "label_size": label_size}
-        self.labels = label_size
-        self.projection = nn.Linear(label_size, self.features_size, bias=False)
+    def __init__(self, labels: int, **settings):
+        super().__init__(**{**settings, "label_size": 0, "label_concat": False, "minibatch_std_group": 4})
+        self.labels = labels
+        self.projection = nn.Linear(labels, self.features_size, bias=False)
         nn.init.zeros_(self.projection.weight)  # it starts out equal to the discriminator that it comes from
 
     def forward(self, image: torch.Tensor, label: torch.Tensor | None = None, lod: float | None = None) -> torch.Tensor:
@@ -74,19 +76,50 @@ class PropertyDiscriminator(nn.Module):
         return self.head(torch.cat([scores, label], dim=1))
 
 
-def projection_discriminator(base: Discriminator, label_size: int) -> ProjectionDiscriminator:
-    """A projection discriminator with the weights of another one; a label that was appended there is left out."""
-    settings = {key: value for key, value in base.settings.items() if key not in ("label_size", "label_concat")}
+def critic_for(version: Version, source: Discriminator, scorer: MergedPropertyCNN | None, seed: int = 0) -> nn.Module:
+    """The discriminator of a version, with the weights of the previous rung's.
+
+    Labels that were appended or projected there are left out. Published conditional forms start with a new last layer.
+    scorer: property CNN whose sub-nets v5 takes a copy of.
+    """
+    if version.critic == "property":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return PropertyDiscriminator(copy.deepcopy(scorer).requires_grad_(True))
+    plain = plain_discriminator(source)
+    if version.critic == "projection":
+        return projection_discriminator(plain, version.label_size)
+    critic = labelled_discriminator(plain, version.label_size)
+    if version.dropped:
+        last = getattr(critic, critic.last)
+        with torch.no_grad():
+            random = torch.Generator().manual_seed(seed)
+            last.weight.copy_(torch.randn(last.weight.shape, generator=random))
+            last.bias.zero_()
+    return critic
+
+
+def plain_discriminator(source: Discriminator) -> Discriminator:
+    """The same discriminator without labels."""
+    settings = {**source.settings, "label_size": 0, "label_concat": False}
     with torch.random.fork_rng(devices=[]):
-        result = ProjectionDiscriminator(label_size, **settings)
-    state = {key: value for key, value in base.state_dict().items() if key != "projection.weight"}
-    last = f"{base.last}.weight"
+        result = Discriminator(**settings)
+    state = {key: value for key, value in source.state_dict().items() if key != "projection.weight"}
+    last = f"{source.last}.weight"
     features = result.features_size
     if state[last].shape[1] != features:
         # The run-time weight divides by the root of the fan-in.
         state[last] = state[last][:, :features] * (features / state[last].shape[1]) ** 0.5
-    state["projection.weight"] = result.projection.weight.detach()
     load_into(result, state, "the weights of another discriminator")
+    return result
+
+
+def projection_discriminator(base: Discriminator, label_size: int) -> ProjectionDiscriminator:
+    """A projection discriminator that starts out equal to one without labels."""
+    with torch.random.fork_rng(devices=[]):
+        result = ProjectionDiscriminator(label_size, **base.settings)
+    own = result.projection.weight.detach()
+    load_into(result, {**base.state_dict(), "projection.weight": own}, "the weights of another discriminator")
     return result
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from pandera.pandas import Column, DataFrameSchema
 
-from property_score.property_cnn import CNNScorer
 from stylegan_modified.monitor import Judge, latents_of
 from stylegan_modified.sampler import Sampler
 from stylegan_modified.spread import identity_distance
@@ -42,7 +41,7 @@ def label_rows(grid: Sequence[tuple[float, float, float]], version: Version) -> 
 
 def try_labels(
     sampler: Sampler,
-    scorer: CNNScorer,
+    score: Callable[[torch.Tensor], torch.Tensor],
     judge: Judge,
     version: Version,
     seeds: Sequence[int],
@@ -51,15 +50,15 @@ def try_labels(
 ) -> pd.DataFrame:
     """Every latent with every label: what the property CNN and the judge read, and how far the person moved.
 
-    spread: standard deviation of the judge's attributes over different persons. identity_change compares with the
-    same latent under zero labels. Columns as in TABLE.
+    score: images -> scores [N, 8] in units of the labels. spread: standard deviation of the judge's attributes over different persons. identity_change
+    compares with the same latent under zero labels. Columns as in TABLE.
     """
     z, labels = latents_of(seeds, sampler.generator.z_dim), label_rows(grid, version)
     plain, _ = judge.read(sampler.images(z))
     rows = []
     for case, latent in enumerate(z):
         images = sampler.images(latent.expand(len(labels), -1), labels)
-        scores = scorer.score_tensor(images).cpu().numpy()
+        scores = score(images).numpy()
         seen, _ = judge.read(images)
         frame = pd.DataFrame({"case": [case] * len(grid)})
         for k, name in enumerate(OBEYED):

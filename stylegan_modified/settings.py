@@ -1,4 +1,4 @@
-"""The numbers of a fine-tuning, and how a profile gives them: [finetune], [finetune.demo], [finetune.train]."""
+"""The numbers of a fine-tuning, and how a profile gives them: [finetune] and sections below it."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ class Finetuning:
     """Train the discriminator's blocks up to this resolution instead of those in the table of versions."""
     samples: int = 2000
     """Faces measured before and after."""
+    cases: int = 10
+    """Latents that are tried with every label of the published grids."""
+    minutes: float = 0.0
+    """What to expect on one core, for the user; 0 says nothing."""
     watched: int = 256
     """Faces measured by each monitor."""
     sample_batch: int = 8
@@ -64,11 +68,16 @@ class Finetuning:
 
 
 def finetune_settings(profile: Profile, train: bool) -> dict[str, Any]:
-    """Settings by name; [finetune.train] or [finetune.demo] win over [finetune]. PipelineError for an unknown key."""
+    """Settings of stage 5 by name; [finetune.train] or [finetune.demo] win over [finetune]."""
+    return settings_of(profile, "finetune", "finetune.train" if train else "finetune.demo")
+
+
+def settings_of(profile: Profile, *sections: str) -> dict[str, Any]:
+    """Settings by name; later sections win. PipelineError for an unknown key or a wrong type."""
     kinds = {entry.name: str(entry.type) for part in (Finetuning, Rates) for entry in fields(part)}
     del kinds["reduced"]  # decided by the machine
     result = {entry.name: entry.default for entry in fields(Finetuning)} | {"warm_steps": 0}
-    for section in ("finetune", "finetune.train" if train else "finetune.demo"):
+    for section in sections:
         given = {name: value for name, value in profile.section(section).items() if not isinstance(value, dict)}
         for name, value in given.items():
             whole = "int" in kinds.get(name, "")

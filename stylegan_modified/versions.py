@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LABELS = 7  # the seven properties of version 1; later versions keep the inputs and feed zeros
 LABEL_DIM = 16
