@@ -50,8 +50,8 @@ def relabelled_generator(source: Generator, version: Version, seed: int = 0) -> 
 
     Columns of dense0 are carried over one by one, label rows by property (eyes, mouth and pose of seven); what is new
     starts small. Rows of labels that the rung does not obey are zero, so that they change nothing. With label_dim 0 the
-    label itself is appended (v5): its columns of dense0 are those of the embedding times the old label matrix. Published
-    (`dropped`): dense0 and the label matrix are thrown away and start at random.
+    label itself is appended (v5): its columns of dense0 are those of the embedding times the old label matrix.
+    Published (`dropped`): dense0 and the label matrix are thrown away and start at random.
     """
     if source.split:
         raise PipelineError(f"{version.name} starts from a generator without a split mapping")

@@ -22,6 +22,7 @@ from property_score.property_cnn import load_property_cnn
 from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, read_models
 from stylegan.generator import Generator
 from stylegan_modified import climb_figures, network_diagram
+from stylegan_modified.aim import aim_labels, mean_slopes
 from stylegan_modified.augment import PLAIN, Augment
 from stylegan_modified.carry import fresh_discriminator, relabelled_generator, split_generator
 from stylegan_modified.climb_plan import ClimbPlan
@@ -155,7 +156,11 @@ class Climb:
             return split_generator(source, seed=seed, stored=version.stored_init)
         if not version.conditional:
             return load_generator(self.plan.weights["start"], self.device)
-        return relabelled_generator(source, version, seed)
+        generator = relabelled_generator(source, version, seed)
+        if not version.published and not source.label_size:
+            self.say("looking for the directions of the labels")
+            aim_labels(generator, version, mean_slopes(source, self.labels.scorer))
+        return generator
 
     def _critic(self) -> torch.nn.Module | None:
         plan, version = self.plan, self.plan.version

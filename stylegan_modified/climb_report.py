@@ -25,8 +25,10 @@ PUBLISHED_RESULTS = {
     "v9": "mean scores woman .986, good .995, old .013, glasses .011 after 72 epochs",
 }
 EXPECTED_FAILURE = {
-    "v1": "D appends the label before one linear layer, so that its slope along the picture does not know the label, and "
-    "real and generated faces share it: no agreement is ever checked. dense0 starts at random, and at a rate of 1e-4 for "
+    "v1": "D appends the label before one linear layer, so that its slope along the picture does not know the "
+    "label, and "
+    "real and generated faces share it: no agreement is ever checked. dense0 starts at random, and at a rate of "
+    "1e-4 for "
     "weights that are stored 100-fold it can hardly move.",
     "v4": "as in v1: D cannot see whether label and face agree, and the mapping that should learn it hardly moves.",
     "v5_1": "D sees three crops and a label that real and generated faces share; no pair of a real face with a wrong "
@@ -55,8 +57,10 @@ def write_climb_report(
     report.heading("Do faces obey labels")
     report.table(_obedience(result), caption="grid of v3 and v4: 50 labels a latent; grid of v5: 8")
     report.text(
-        "`r` is the mean over latents of the correlation of label and score, `r pooled` that over all images, `MAE` the "
-        "mean absolute error, all by the property CNN. The CNN is also what mended rungs are trained by, so `r oracle`, "
+        "`r` is the mean over latents of the correlation of label and score, `r pooled` that over all images, "
+        "`MAE` the "
+        "mean absolute error, all by the property CNN. The CNN is also what mended rungs are trained by, so `r "
+        "oracle`, "
         "by a network that took no part (it reads opening of eyes and mouth, and roll for pose), is the fairer figure. "
         f"Under the labels of the 50 the person moves by {result['labels_50']['identity_under_labels']:.2f}."
     )
@@ -94,7 +98,8 @@ def verdict(plan: ClimbPlan, result: dict[str, Any]) -> str:
             lines.append("The published failure does not show here; see the steps and the start below.")
     old, new = result["before"]["concept"], after["concept"]
     lines.append(
-        f"Concept share {old[0]:.1%} [{old[1]:.1%}, {old[2]:.1%}] before, **{new[0]:.1%}** [{new[1]:.1%}, {new[2]:.1%}] "
+        f"Concept share {old[0]:.1%} [{old[1]:.1%}, {old[2]:.1%}] before, **{new[0]:.1%}** [{new[1]:.1%}, "
+        f"{new[2]:.1%}] "
         f"after. Identity moved by **{after['identity_change']:.2f}** (0 the same persons, 1 others)."
     )
     return "\n\n".join(lines)

@@ -70,7 +70,7 @@ class PropertyDiscriminator(nn.Module):
         return self
 
     def forward(self, image: torch.Tensor, label: torch.Tensor | None = None, lod: float | None = None) -> torch.Tensor:
-        """image [N, 3, R, R] in [-1, 1], label [N, 3] (None: zeros) -> [N, 1]; `lod` is there for the trainer's sake."""
+        """image [N, 3, R, R] in [-1, 1], label [N, 3] (None: zeros) -> [N, 1]; there is no `lod` but 0."""
         scores = torch.cat([getattr(self, f"{name}_score_cnn")(image) for name in PARTS], dim=1)
         label = torch.zeros_like(scores) if label is None else label.to(scores.dtype)
         return self.head(torch.cat([scores, label], dim=1))
@@ -127,7 +127,9 @@ def save_critic(path: Path | str, critic: nn.Module, **provenance) -> None:
     """Write a discriminator; a projection lies beside the plain one, so that the file can be read without it."""
     state = critic.state_dict()
     projection = state.pop("projection.weight", None)
-    save_weights(path, state if projection is None else {"discriminator": state, "projection": projection}, **provenance)
+    save_weights(
+        path, state if projection is None else {"discriminator": state, "projection": projection}, **provenance
+    )
 
 
 def load_critic(path: Path | str) -> Discriminator:

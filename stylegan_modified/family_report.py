@@ -40,7 +40,8 @@ def write_family_report(run: Run) -> Path:
     report.text(
         "`r CNN` and `r oracle` are eyes / mouth / pose. Identity: distance of persons from the previous rung at equal "
         "latents and zero labels, and between labels of one latent; 0 the same person, about 1 another. Versions that "
-        "are fed zero labels (v8, v9) are not made to obey any. The mended v9, over its own first steps, has its report "
+        "are fed zero labels (v8, v9) are not made to obey any. The mended v9, over its own first steps, has its "
+        "report "
         "in finetune_v9.md."
     )
     _experiments(run, report)

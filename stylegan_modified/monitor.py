@@ -1,4 +1,4 @@
-"""Watching a fine-tuning: share of the concept, spread, life of the new branch, obedience, and how well D tells apart."""
+"""Watching a fine-tuning: share of the concept, spread, life of the new branch, obedience, and the work of D."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ class Monitor:
     def look(self, generator: Generator, discriminator: Discriminator | None) -> dict[str, Any]:
         """Columns for the log: concept share with its Wilson interval, means, spread, branch share, AUROC of D, ..."""
         labels = self.faces.first_labels(len(self.seeds)) if generator.label_size else None
-        measured = measure(
-            generator, self.judge, self.seeds, self.batch, self.device, "monitor", labels, self.psi
-        )
+        measured = measure(generator, self.judge, self.seeds, self.batch, self.device, "monitor", labels, self.psi)
         frame = measured.frame
         hits, count = int(frame["concept"].sum()), len(frame)
         low, high = wilson_interval(hits, count)

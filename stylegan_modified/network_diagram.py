@@ -17,8 +17,7 @@ WIDTH, HEIGHT, GAP = 4.6, 0.62, 0.22
 def boxes_of(net: nn.Module) -> list[tuple[str, str, float]]:
     """Name, sizes and share of trained parameters of each layer that owns weights, in order of registration.
 
-    A layer is a module whose own parameters, or those of its unnamed parts (Sequential), make one unit: `synthesis.layer3`
-    with its style and noise is one layer, `mapping.dense0` another.
+    `synthesis.layer3` with its style and noise is one layer, `mapping.dense0` another.
     """
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in net.named_parameters():
@@ -27,8 +26,9 @@ def boxes_of(net: nn.Module) -> list[tuple[str, str, float]]:
     for unit, members in groups.items():
         total = sum(parameter.numel() for _, parameter in members)
         trained = sum(parameter.numel() for _, parameter in members if parameter.requires_grad)
-        main = max((parameter for _, parameter in members), key=lambda p: (p.dim() > 1, p.numel()))
-        boxes.append((unit, _sizes(main), trained / total))
+        own = [parameter for name, parameter in members if name in (unit, f"{unit}.weight", f"{unit}.const")]
+        main = own[0] if own else max((parameter for _, parameter in members), key=lambda p: (p.dim() > 1, p.numel()))
+        boxes.append((unit, _sizes(main, unit), trained / total))
     return boxes
 
 
@@ -70,8 +70,10 @@ def _unit(name: str) -> str:
     return parts[0]
 
 
-def _sizes(parameter: nn.Parameter) -> str:
+def _sizes(parameter: nn.Parameter, unit: str) -> str:
     shape = list(parameter.shape)
+    if unit == "mapping.label_weight":
+        shape = shape[::-1]  # label @ matrix: the only weight that is stored inputs first
     if len(shape) == 4 and shape[0] != 1:
         return f"{shape[1]} to {shape[0]}, {shape[2]}x{shape[3]}"
     if len(shape) == 2:

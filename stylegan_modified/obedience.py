@@ -50,8 +50,8 @@ def try_labels(
 ) -> pd.DataFrame:
     """Every latent with every label: what the property CNN and the judge read, and how far the person moved.
 
-    score: images -> scores [N, 8] in units of the labels. spread: standard deviation of the judge's attributes over different persons. identity_change
-    compares with the same latent under zero labels. Columns as in TABLE.
+    score: images -> scores [N, 8] in units of the labels. spread: standard deviation of the judge's attributes
+    over different persons. identity_change compares with the same latent under zero labels. Columns as in TABLE.
     """
     z, labels = latents_of(seeds, sampler.generator.z_dim), label_rows(grid, version)
     plain, _ = judge.read(sampler.images(z))

@@ -14,7 +14,7 @@ IDENTITY = (
 
 
 def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Squared kernel distance of two feature sets [n, F] (KID, Binkowski et al. 2018); unbiased, so 0 for equal sets."""
+    """Squared kernel distance of two feature sets [n, F] (KID, Binkowski et al. 2018); unbiased: 0 for equal sets."""
     a, b = a.double(), b.double()
 
     def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -283,7 +283,8 @@ class Trainer:
             on_real, on_fake = self._scores(real, label), self._scores(fake, part.label)
             loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
             if self.version.mismatched and labels is not None:
-                # A real face with another's label: without such pairs nothing makes D compare the two (Reed et al. 2016).
+                # A real face with another's label: without such pairs nothing makes D compare the two (Reed et al.
+                # 2016).
                 wrong = F.softplus(self._scores(real, labels.roll(1, 0)[rows])).mean()
                 loss = loss + self.version.mismatched * wrong
             (loss * share).backward()
