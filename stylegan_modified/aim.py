@@ -28,9 +28,7 @@ def mean_slopes(generator: Generator, scorer: StandardScorer, count: int = FACES
     total = torch.zeros(generator.z_dim, len(PROPERTIES))
     for part in latents.split(batch):
         z = part.to(device).requires_grad_(True)
-        images = generator.decode(generator.encode(z)).float()
-        seen = images + (images.clamp(-1.0, 1.0) - images).detach()
-        scores = scorer(seen)
+        scores = scorer(generator.decode(generator.encode(z)).float().clamp(-1.0, 1.0))
         for k in range(len(PROPERTIES)):
             slope = torch.autograd.grad(scores[:, k].sum(), z, retain_graph=k + 1 < len(PROPERTIES))[0]
             total[:, k] += slope.sum(0).cpu()

@@ -33,6 +33,8 @@ class Rates:
     """Weight of the squared error between the label and what the property CNN reads, eyes, mouth and pose."""
     label: float = 2e-2
     """Rate of the label matrix: it starts near zero and has to grow to the size of z within some hundred steps."""
+    momentum: float = 0.0
+    """First beta of Adam for the generator: 0 against a discriminator, more where a fixed scorer leads."""
     encoder: float = 1e-4
     """Rate of the encoder of v3; a tenth of it in the published form."""
     reduced: bool = False

@@ -98,7 +98,7 @@ class Trainer:
         # What trains beside the generator: the encoder of v3, the scorer of the published v2.
         self.others = {name: net.to(self.device) for name, net in self.latents.trained().items()}
         self.others |= {name: net.to(self.device) for name, net in self._scorers().items()}
-        self.generator_optimizer = self._optimizer(self._groups())
+        self.generator_optimizer = self._optimizer(self._groups(), rates.momentum)
         # All of D, since the warm-up trains all of it; what is frozen has no gradient and is passed over.
         self.discriminator_optimizer = (
             self._optimizer([{"params": list(self.discriminator.parameters()), "lr": rates.discriminator}])
@@ -186,10 +186,10 @@ class Trainer:
             raise PipelineError(f"{source} is no state of this training ({error}); delete it to start anew") from None
         self.tally = Tally()
 
-    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    def _optimizer(self, groups: list[dict[str, Any]], momentum: float = 0.0) -> torch.optim.Optimizer:
         if self.version.published:
             return torch.optim.AdamW(groups)
-        return torch.optim.Adam(groups, betas=(0.0, 0.99))
+        return torch.optim.Adam(groups, betas=(momentum, 0.99))
 
     def _groups(self) -> list[dict[str, Any]]:
         """Mapping and synthesis apart: mapping weights are stored 100-fold, so their rate has to be 100-fold too.
