@@ -17,6 +17,7 @@ from stylegan_modified.terms import OUTPUTS
 from stylegan_modified.versions import Version
 
 FACES = 96
+ROUNDS, REACH, MOST = 1, 1.6, 1.8
 EMBEDDED = 2.0  # what a unit label becomes in its own place of the embedding; z has unit entries
 
 
@@ -49,3 +50,37 @@ def aim_labels(generator: Generator, version: Version, slopes: torch.Tensor) -> 
             matrix[row] = 0.0
             matrix[row, place] = EMBEDDED
             weight[:, mapping.z_dim + place] = weight[:, : mapping.z_dim] @ shifts[:, place] / EMBEDDED
+
+
+@torch.no_grad()
+def calibrate_labels(
+    generator: Generator, version: Version, scorer: StandardScorer, count: int = FACES, batch: int = 8
+) -> torch.Tensor:
+    """Rescale and unmix the label columns until a unit label moves its own score by about one, over whole shifts.
+
+    A slope holds for small shifts only; large ones saturate. Each round draws faces with random labels, takes the
+    regression of scores on labels, and undoes it, by MOST at most. Returns the last regression [3, 3] (label, score).
+    """
+    generator = generator.eval()
+    device = next(generator.parameters()).device
+    random, response = torch.Generator().manual_seed(20250409), torch.eye(len(OUTPUTS))
+    columns, outputs = list(version.obeyed), list(OUTPUTS.values())
+    for last in [False] * ROUNDS + [True]:
+        z = torch.randn(count, generator.z_dim, generator=random)
+        wished = (torch.rand(count, len(columns), generator=random) * 2.0 - 1.0) * REACH
+        label = torch.zeros(count, generator.label_size)
+        label[:, columns] = wished
+        scores = []
+        for rows in range(0, count, batch):
+            part = slice(rows, rows + batch)
+            mid = generator.encode(z[part].to(device), label[part].to(device))
+            scores.append(scorer(generator.decode(mid).float().clamp(-1.0, 1.0)).cpu()[:, outputs])
+        design = torch.cat([wished, torch.ones(count, 1)], dim=1)
+        response = torch.linalg.lstsq(design, torch.cat(scores)).solution[: len(columns)]
+        if last:
+            break
+        left, sizes, right = torch.linalg.svd(response)
+        undo = right.T @ torch.diag(1.0 / sizes.clamp_min(1.0 / MOST)) @ left.T
+        matrix = generator.mapping.label_weight
+        matrix[columns] = undo.to(matrix) @ matrix[columns]
+    return response

@@ -22,7 +22,7 @@ from property_score.property_cnn import load_property_cnn
 from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, read_models
 from stylegan.generator import Generator
 from stylegan_modified import climb_figures, network_diagram
-from stylegan_modified.aim import aim_labels, mean_slopes
+from stylegan_modified.aim import aim_labels, calibrate_labels, mean_slopes
 from stylegan_modified.augment import PLAIN, Augment
 from stylegan_modified.carry import fresh_discriminator, relabelled_generator, split_generator
 from stylegan_modified.climb_plan import ClimbPlan
@@ -160,6 +160,7 @@ class Climb:
         if not version.published and not source.label_size:
             self.say("looking for the directions of the labels")
             aim_labels(generator, version, mean_slopes(source, self.labels.scorer))
+            calibrate_labels(generator, version, self.labels.scorer)
         return generator
 
     def _critic(self) -> torch.nn.Module | None:

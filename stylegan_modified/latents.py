@@ -12,6 +12,7 @@ from stylegan_modified.faces import Faces
 from stylegan_modified.versions import Version
 
 REACH = 2.0  # of drawn labels; the published grids ask for eyes +-1.8, mouth -1.2 to 1.6, pose -1.2 to 3.6
+EVEN = 0.75
 GROUP_STEPS, KEPT = 50, 0.9
 MU_WEIGHT, LOG_VARIANCE_WEIGHT = 0.2, 0.05
 
@@ -34,7 +35,7 @@ class Latents:
     def labels(self, faces: Faces, number: int, version: Version, judged: bool) -> torch.Tensor | None:
         """Labels [N, L] for the fakes of one update, None for zeros; number: of the batch of faces.
 
-        drawn: each column from another face, so that no two go together. judged, for D: just that. Otherwise half of
+        drawn: each column from another face, so that no two go together. judged, for D: just that. Otherwise most of
         the values are spread evenly over the range of the published grids, which faces seldom reach.
         """
         if version.labels == "zeros":
@@ -46,7 +47,7 @@ class Latents:
         values = torch.from_numpy(faces.labels)[rows, torch.tensor(columns)]
         if not judged:
             even = (torch.rand(count, len(columns)) * 2.0 - 1.0) * REACH
-            values = torch.where(torch.rand(count, len(columns)) < 0.5, even, values)
+            values = torch.where(torch.rand(count, len(columns)) < EVEN, even, values)
         result = torch.zeros(count, version.label_size)
         result[:, columns] = values
         return result

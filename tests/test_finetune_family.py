@@ -11,7 +11,7 @@ import torch
 from pipeline.errors import PipelineError
 from stylegan.sampling import images_of
 from stylegan_modified import network_diagram
-from stylegan_modified.aim import aim_labels, mean_slopes
+from stylegan_modified.aim import aim_labels, calibrate_labels, mean_slopes
 from stylegan_modified.carry import relabelled_generator
 from stylegan_modified.critics import (
     PropertyDiscriminator,
@@ -99,6 +99,34 @@ def test_an_aimed_label_is_the_shift_of_z_that_moves_one_score_by_one_and_no_oth
         expected = torch.zeros(8)
         expected[output] = 1.0
         assert torch.allclose(slopes.T @ shift, expected, atol=1e-3)
+
+
+def test_calibration_undoes_labels_that_are_too_strong_and_mixed():
+    class Linear(torch.nn.Module):
+        """A generator whose scores are its labels, mixed; and its own scorer."""
+
+        label_size, z_dim = 3, 4
+
+        def __init__(self):
+            super().__init__()
+            self.mapping = torch.nn.Module()
+            self.mapping.label_weight = torch.nn.Parameter(
+                torch.tensor([[1.5, 0.4, 0.0], [0.0, 0.8, 0.0], [0.2, 0.0, 1.2]])
+            )
+
+        def encode(self, z, label):
+            return label @ self.mapping.label_weight
+
+        def decode(self, mid):
+            return mid / 10.0
+
+    def scorer(images):
+        scores = torch.zeros(len(images), 8)
+        scores[:, [0, 3, 4]] = images * 10.0
+        return scores
+
+    response = calibrate_labels(Linear(), VERSIONS["v4"], scorer, count=32)
+    assert torch.allclose(response, torch.eye(3), atol=1e-3)
 
 
 def test_the_published_head_is_blind_to_agreement_and_the_mended_one_is_not():
