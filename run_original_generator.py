@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -29,11 +29,13 @@ from pipeline.run import Run
 from pipeline.seeds import format_seeds, latents_from_seeds, parse_seeds
 from pipeline.sheets import save_sheet
 from pipeline.whole import read_json
+from stylegan_modified.climb_plan import find_generator
 
 EXAMPLES = """
 python run_original_generator.py
 python run_original_generator.py -n 200 --run runs/small
 python run_original_generator.py --seeds 0,1,4-6 --run runs/five --device cpu
+python run_original_generator.py --generator v1 -n 15000 --run runs/v1_faces
 """
 CODE = (
     "run_original_generator",
@@ -53,7 +55,8 @@ class Options(StageOptions):
     """Stage 1: sample faces from the profile's generator.
 
     Writes stylegan/synthesize_results/000000.jpg ..., stylegan/latents.npz and stylegan/contact_sheet.png in the run.
-    Eval mode, fixed noise, no style mixing. --seed changes nothing here: each image has a seed of its own (--seeds).
+    Eval mode, fixed noise, no style mixing. With --generator v1 these are the faces from which v8 and
+    v9 were made. --seed changes nothing here: each image has a seed of its own (--seeds).
     """
 
     n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
@@ -64,6 +67,8 @@ class Options(StageOptions):
     """Truncation of the first 8 layers, 1.0 for none; that of the profile unless given."""
     batch: int | None = None
     """Images at a time; that of the profile unless given."""
+    generator: Literal["base", "v1"] = "base"
+    """base: the profile's. v1: fine-tuned, this run's or the bundled one; each face gets random labels by its seed."""
 
 
 @dataclass
@@ -77,6 +82,7 @@ class Plan:
     psi: float
     batch: int
     half: bool
+    conditional: bool
     images: Path
     latents: Path
     sheet: Path
@@ -104,7 +110,8 @@ def plan(options: Options) -> Plan:
     if batch < 1:
         raise PipelineError(f"--batch {batch}: at least 1 image at a time")
     half = wants_half(profile)
-    generator = profile.weight("generator")
+    conditional = options.generator != "base"
+    generator = find_generator(profile, run, options.generator) if conditional else profile.weight("generator")
     stamp = {
         "options": {"seeds": format_seeds(seeds), "psi": psi, "resolution": profile.resolution, "half": half},
         "seed": None,
@@ -113,7 +120,8 @@ def plan(options: Options) -> Plan:
     }
     folder = run.path("stylegan")
     images, latents, sheet = folder / "synthesize_results", folder / "latents.npz", folder / "contact_sheet.png"
-    return Plan(run, generator, profile.resolution, seeds, psi, batch, half, images, latents, sheet, stamp)
+    resolution = profile.resolution
+    return Plan(run, generator, resolution, seeds, psi, batch, half, conditional, images, latents, sheet, stamp)
 
 
 def run(options: Options) -> None:
@@ -140,7 +148,7 @@ def run(options: Options) -> None:
     save_arrays(
         work.latents,
         z=latents_from_seeds(work.seeds, generator.z_dim),
-        label=np.zeros((len(seeds), 0), dtype=np.float32),
+        label=_labels(work.seeds, generator),
         seed=seeds,
         img_no=np.arange(len(seeds), dtype=np.int64),
     )
@@ -168,7 +176,7 @@ def _load(work: Plan, device):
     from stylegan.checkpoint import load_generator
 
     generator = load_generator(work.generator, device=device, resolution=work.resolution)
-    if generator.label_size:
+    if generator.label_size and not work.conditional:
         raise PipelineError(
             f"{shown(work.generator)}: stage 1 samples an unconditional generator, this one wants "
             f"{generator.label_size} labels; name the base generator in [weights]"
@@ -211,7 +219,7 @@ def _is_whole(work: Plan, img_no: int) -> bool:
 
 
 def _sample(work: Plan, generator, missing: list[int]) -> None:
-    from stylegan.sampling import sample, to_uint8
+    from stylegan.sampling import to_uint8
 
     # Batches lie on a fixed grid and the last one is filled up, so that an image that is made again after a kill, or in
     # a larger run, comes out of a batch of the same size, to the last bit.
@@ -222,7 +230,7 @@ def _sample(work: Plan, generator, missing: list[int]) -> None:
     done = 0
     device = next(generator.parameters()).device
     with half_precision(device, work.half), progress(len(missing), "sample faces") as bar:
-        for _, _, images in sample(generator, seeds, batch=work.batch, device=device, psi=work.psi):
+        for images in _images(work, generator, seeds, device):
             if not images.isfinite().all():
                 cure = "; half = false in the profile may cure it" if work.half and device.type == "cuda" else ""
                 raise PipelineError(
@@ -235,6 +243,30 @@ def _sample(work: Plan, generator, missing: list[int]) -> None:
                 if img_no in wanted:
                     save_image(work.image(img_no), np.asarray(image))
                     bar.update()
+
+
+def _images(work: Plan, generator, seeds: list[int], device):
+    """Yield the images of seeds, batch by batch."""
+    import torch
+
+    from stylegan.sampling import images_of, sample
+
+    if not work.conditional:
+        yield from (images for _, _, images in sample(generator, seeds, batch=work.batch, device=device, psi=work.psi))
+        return
+    for start in range(0, len(seeds), work.batch):
+        part = seeds[start : start + work.batch]
+        z = torch.from_numpy(latents_from_seeds(part, generator.z_dim))
+        yield images_of(generator, z, device, work.psi, label=_labels(part, generator).tolist())
+
+
+def _labels(seeds: list[int], generator) -> np.ndarray:
+    """Labels float32 [n, label_size]; none for an unconditional generator."""
+    if not generator.label_size:
+        return np.zeros((len(seeds), 0), dtype=np.float32)
+    from stylegan_modified.labels import normal_labels
+
+    return normal_labels(seeds, generator.label_size)
 
 
 if __name__ == "__main__":

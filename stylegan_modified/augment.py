@@ -13,36 +13,72 @@ import torch
 import torch.nn.functional as F
 
 
+@dataclass
+class Changes:
+    """Random changes of a batch, first dimension N; None where one is turned off."""
+
+    mirrored: torch.Tensor
+    brightness: torch.Tensor
+    saturation: torch.Tensor
+    contrast: torch.Tensor
+    moves: torch.Tensor | None
+    noise: torch.Tensor | None
+
+    def part(self, rows: slice) -> Changes:
+        """The same for some rows of the batch."""
+        return Changes(*(None if value is None else value[rows] for value in vars(self).values()))
+
+
 @dataclass(frozen=True)
 class Augment:
-    """Strengths of the random changes; 0 turns one off. `shift` is a share of the image side."""
+    """Strengths of the random changes; 0 turns one off. `shift` is a share of the image side.
+
+    mirror and camera can be turned off for the published forms, which know neither.
+    """
 
     brightness: float = 0.1
     contrast: float = 0.15
     saturation: float = 0.15
     shift: float = 0.04
     noise: float = 0.01
+    mirror: float = 0.5
+    camera: bool = True
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images float32 [N, 3, H, W] in [-1, 1] -> the same, changed; differentiable, random by torch's generator."""
-        return self.change(camera(images))
+        return self.apply(images, self.draw(len(images), images.shape[3], images.device))
 
-    def change(self, images: torch.Tensor) -> torch.Tensor:
-        """The random part: mirror, brightness, saturation, contrast, shift, noise, all drawn per image."""
-        n = len(images)
+    def draw(self, count: int, side: int, device: torch.device | str = "cpu") -> Changes:
+        """Draw the changes of `count` images of a side."""
 
-        def draw(strength: float) -> torch.Tensor:
-            return (torch.rand(n, 1, 1, 1, device=images.device) * 2.0 - 1.0) * strength
+        def spread(strength: float) -> torch.Tensor:
+            return (torch.rand(count, 1, 1, 1, device=device) * 2.0 - 1.0) * strength
 
-        mirrored = torch.rand(n, 1, 1, 1, device=images.device) < 0.5
-        images = torch.where(mirrored, images.flip(3), images)
-        images = images + draw(self.brightness)
+        most = round(self.shift * side)
+        return Changes(
+            torch.rand(count, 1, 1, 1, device=device) < self.mirror,
+            spread(self.brightness),
+            spread(self.saturation),
+            spread(self.contrast),
+            torch.randint(-most, most + 1, (count, 2)) if most else None,
+            torch.randn(count, 3, side, side, device=device) * self.noise if self.noise else None,
+        )
+
+    def apply(self, images: torch.Tensor, changes: Changes) -> torch.Tensor:
+        """Camera, mirror, brightness, saturation, contrast, shift, noise."""
+        if self.camera:
+            images = camera(images)
+        images = torch.where(changes.mirrored, images.flip(3), images)
+        images = images + changes.brightness
         grey = images.mean(1, keepdim=True)
-        images = grey + (images - grey) * (1.0 + draw(self.saturation))
+        images = grey + (images - grey) * (1.0 + changes.saturation)
         middle = images.mean((1, 2, 3), keepdim=True)
-        images = middle + (images - middle) * (1.0 + draw(self.contrast))
-        images = shifted(images, round(self.shift * images.shape[3]))
-        return images + torch.randn_like(images) * self.noise if self.noise else images
+        images = middle + (images - middle) * (1.0 + changes.contrast)
+        images = images if changes.moves is None else shifted(images, changes.moves)
+        return images if changes.noise is None else images + changes.noise
+
+
+PLAIN = Augment(0.0, 0.0, 0.0, 0.0, 0.0, mirror=0.0, camera=False)
 
 
 def camera(images: torch.Tensor) -> torch.Tensor:
@@ -53,11 +89,10 @@ def camera(images: torch.Tensor) -> torch.Tensor:
     return grey + F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def shifted(images: torch.Tensor, most: int) -> torch.Tensor:
-    """Move each image by up to `most` pixels both ways, the border repeated."""
-    if most < 1:
-        return images
+def shifted(images: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """Move each image by its own whole number of pixels (down, right) [N, 2], the border repeated."""
     n, _, height, width = images.shape
+    most = int(moves.abs().max())
     padded = F.pad(images, (most, most, most, most), mode="replicate")
-    moves = torch.randint(0, 2 * most + 1, (n, 2)).tolist()
-    return torch.stack([padded[k, :, y : y + height, x : x + width] for k, (y, x) in enumerate(moves)])
+    rows = [(most - y, most - x) for y, x in moves.tolist()]
+    return torch.stack([padded[k, :, y : y + height, x : x + width] for k, (y, x) in enumerate(rows)])

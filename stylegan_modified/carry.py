@@ -1,4 +1,4 @@
-"""Carrying weights from one rung to the next: base -> conditional (v1, v8) -> split mapping (v9), key by key.
+"""Carrying weights from one rung to the next: base -> conditional (v1 to v5, v8) -> split mapping (v9), key by key.
 
 The conditional net of a base starts out equal to it for zero labels, without any correction of weights. The embedding
 of a zero label is zero, so the pixel norm over z and embedding yields sqrt((Z + d) / Z) times the norm over z alone;
@@ -17,7 +17,7 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.layers import SLOPE
 from stylegan.mapping import LR_MUL
-from stylegan_modified.versions import LABEL_DIM, LABELS
+from stylegan_modified.versions import LABEL_DIM, LABELS, Version
 
 LABEL_STD = 0.1  # of the fresh label matrix: a unit label then moves w by a few per cent
 BRANCH_SHARE = 0.02  # share of the energy of w that the new branch of v9 starts with
@@ -45,14 +45,61 @@ def conditional_generator(
     return result
 
 
+def relabelled_generator(source: Generator, version: Version, seed: int = 0) -> Generator:
+    """The conditional net of a version with the weights of the previous rung; equal to it for zero labels.
+
+    Columns of dense0 are carried over one by one, label rows by property (eyes, mouth and pose of seven); what is new
+    starts small. Rows of labels that the rung does not obey are zero, so that they change nothing. With label_dim 0 the
+    label itself is appended (v5): its columns of dense0 are those of the embedding times the old label matrix.
+    Published (`dropped`): dense0 and the label matrix are thrown away and start at random.
+    """
+    if source.split:
+        raise PipelineError(f"{version.name} starts from a generator without a split mapping")
+    random = torch.Generator().manual_seed(seed)
+    size, width = version.label_size, version.label_dim or version.label_size
+    result = _empty_like(source, Generator, label_size=size, label_dim=width)
+    state = source.state_dict()
+    old, known = state["mapping.dense0.weight"], source.mapping.label_dim
+    device = old.device
+    if version.dropped:
+        weight = torch.randn(old.shape[0], source.z_dim + width, generator=random).to(device) / LR_MUL
+        matrix = torch.randn(size, width, generator=random).to(device)
+    else:
+        rows = {(7, 3): [0, 3, 4]}.get((source.label_size, size), list(range(source.label_size)))
+        carried = state["mapping.label_weight"][rows] if known else old.new_zeros(size, 0)
+        columns = old[:, source.z_dim :]
+        if not version.label_dim and known:
+            columns, carried = columns @ carried.T, old.new_zeros(size, width)
+        if columns.shape[1] > width or len(carried) != size:
+            raise PipelineError(f"{version.name} cannot take over {source.label_size} labels of {known} numbers")
+        fresh = width - columns.shape[1]
+        spread = torch.randn(old.shape[0], fresh, generator=random).to(device) * old[:, : source.z_dim].std()
+        weight = torch.cat([old[:, : source.z_dim], columns, spread], dim=1)
+        small = torch.randn(size, width - carried.shape[1], generator=random).to(device) * LABEL_STD
+        matrix = torch.cat([carried, small], dim=1)
+        if not version.published:
+            matrix[[k for k in range(size) if k not in version.obeyed]] = 0.0
+    if not version.label_dim:
+        matrix = torch.eye(size, device=device)
+    new = {"mapping.dense0.weight": weight, "mapping.label_weight": matrix}
+    added = set() if known else {"mapping.label_weight"}
+    _load(result, state, new, added=added, resized=set(new) - added)
+    return result
+
+
 def split_generator(
-    source: Generator, split_width: int = 2048, share: float = BRANCH_SHARE, seed: int = 0
+    source: Generator,
+    split_width: int = 2048,
+    share: float = BRANCH_SHARE,
+    seed: int = 0,
+    stored: float | None = None,
 ) -> Generator:
     """The v9 net: all weights of `source`, and a second mapping branch that carries `share` of the energy of w.
 
     The published initial values N(0, 0.15) are 0.15 % of the effective scale, and that branch never came to life. Here
     both layers start at their full scale, the pre-activations of the second are centred, and it is scaled to the share.
-    w_avg moves by the mean that the branch adds, so that truncation keeps its centre.
+    w_avg moves by the mean that the branch adds, so that truncation keeps its centre. stored: start at the published
+    spread of stored values instead.
     """
     if source.split:
         raise PipelineError("this generator has a split mapping already")
@@ -65,8 +112,11 @@ def split_generator(
         "mapping.dense_new1.weight": torch.randn(w_dim, split_width, generator=random) / LR_MUL,
         "mapping.dense_new1.bias": torch.zeros(w_dim),
     }
+    if stored is not None:
+        new = {name: torch.randn(value.shape, generator=random) * stored for name, value in new.items()}
     _load(result, source.state_dict(), new, added=set(new), resized=set())
-    _scale_branch(result, share)
+    if stored is None:
+        _scale_branch(result, share)
     return result
 
 

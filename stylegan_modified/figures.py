@@ -33,7 +33,7 @@ def draw_losses(log: pd.DataFrame, path: Path) -> None:
     bottom.legend()
     for axes in (top, bottom):
         _mark_rungs(axes, log)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]) -> None:
@@ -55,7 +55,7 @@ def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]
     axes.set_ylim(0, max(1.05, float(spread.max()) + 0.05))
     axes.set_xlabel("step")
     axes.legend(loc="lower right")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _mark_rungs(axes, log: pd.DataFrame) -> None:
@@ -71,7 +71,8 @@ def draw_before_after(before: np.ndarray, after: np.ndarray, path: Path) -> None
     save_image(path, contact_sheet(np.concatenate([before, after]), columns=len(before)))
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole."""
     figure.tight_layout()
     with atomic(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})

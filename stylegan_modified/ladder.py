@@ -25,6 +25,7 @@ from stylegan_modified.guidance import FilterGuidance
 from stylegan_modified.judge import BY_FILTERS, BY_ORACLE, judge_digest, load_judge
 from stylegan_modified.monitor import Measured, Monitor, measure
 from stylegan_modified.plan import Plan
+from stylegan_modified.processes import Processes
 from stylegan_modified.report import Side, write_report
 from stylegan_modified.rung import LOG, Files, Rhythm, joined, train_rung
 from stylegan_modified.settings import Rates
@@ -43,10 +44,12 @@ class Ladder:
         self.plan, self.say, self.settings = plan, say, plan.settings
         self.device = resolve_device(plan.device)
         self.base = load_generator(plan.weights["generator"], self.device, resolution=plan.resolution)
+        self.processes = Processes.start(self.device, int(self.settings["accumulate"]))
         self.judge = load_judge(plan, self.device)
         self.faces = Faces.read(plan.faces, plan.resolution, int(self.settings["batch"]), plan.seed)
         watched = range(WATCHED_FROM, WATCHED_FROM + int(self.settings["watched"]))
-        self.monitor = Monitor(self.judge, self.faces, watched, int(self.settings["sample_batch"]), self.device)
+        batch = int(self.settings["sample_batch"])
+        self.monitor = Monitor(self.judge, self.faces, watched, batch, self.device, origin=self.base)
         self.provenance = {"v1_steps": int(self.settings["v1_steps"]), "steps": 0, "base": generator_hash(self.base)}
         self.logs: list[pd.DataFrame] = []
 
@@ -121,7 +124,9 @@ class Ladder:
         return split_generator(generator, seed=self.plan.seed), critic
 
     def _rung(self, name: str, generator: Generator, discriminator: Discriminator) -> tuple[Trainer, pd.DataFrame]:
-        plan, settings, version = self.plan, self.settings, VERSIONS[name]
+        plan, settings = self.plan, self.settings
+        # On the way to v9 the first rung knows no labels: v9 is fed zeros.
+        version = dataclasses.replace(VERSIONS[name], labels="zeros", critic="concat", mismatched=0.0)
         if "discriminator_up_to" in settings:
             version = dataclasses.replace(version, discriminator_up_to=int(settings["discriminator_up_to"]))
         # The warm-up belongs to the first rung that trains: later ones get a discriminator that knows the faces.
@@ -132,11 +137,16 @@ class Ladder:
         rates = Rates(**{**rates, "warm_steps": warm}, reduced=has_fast_bfloat16(self.device))
         guide = FilterGuidance.load(plan.profile, plan.run, rates.margin, self.device) if rates.guidance else None
         augment = Augment()
-        trainer = Trainer(generator, discriminator, version, self.faces, rates, plan.seed, self.device, augment, guide)
+        trainer = Trainer(
+            *(generator, discriminator, version, self.faces, rates, plan.seed, self.device, augment, guide),
+            processes=self.processes,
+        )
         # A state of the other start may have taken hours, so each start keeps its own.
-        ending = f"{name}_from_{plan.start}"
+        ending = f"{'v9' if name == 'v9' else 'v9_begin'}_from_{plan.start}"
         files = Files(
-            plan.path(f"state_{ending}.pth"), plan.path(f"train_log_{name}.csv"), plan.path(f"samples_{ending}")
+            plan.path(f"state_{ending}.pth"),
+            plan.path("train_log_v9.csv" if name == "v9" else "train_log_v9_begin.csv"),
+            plan.path(f"samples_{ending}"),
         )
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
         free = {"steps", "samples"} | ({"v1_steps"} if name == "v1" else set())

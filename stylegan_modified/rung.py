@@ -17,11 +17,17 @@ from pipeline.tables import write_table
 from stylegan_modified.carry import BRANCH_ALIVE
 from stylegan_modified.monitor import Monitor
 from stylegan_modified.trainer import Trainer
+from stylegan_modified.versions import OBEYED
 
 _MEASURED = ("r1_penalty", "d_train_count", "g_train_count", "real_scores_mean", "fake_scores_mean", "real_fake_auroc")
 _WATCHED = (
     *("concept_share", "concept_low", "concept_high", "mean_gender", "mean_quality", "mean_age", "mean_glasses"),
     *("diversity", "branch_share", "monitor_auroc"),
+)
+_ADDED = (
+    *("term_loss", "kid", "recall", "identity_change"),
+    *(f"{name}_{kind}" for kind in ("corr", "pooled", "oracle", "mae") for name in OBEYED),
+    "identity_under_labels",
 )
 LOG = DataFrameSchema(
     {
@@ -29,6 +35,8 @@ LOG = DataFrameSchema(
         "step": Column(int, Check.ge(0)),
         "epoch": Column(int, Check.ge(0)),
         **{name: Column(float, nullable=True) for name in ("d_loss", "g_loss", *_MEASURED, *_WATCHED)},
+        # Logs that are older than these columns, among them a bundled one, stay readable.
+        **{name: Column(float, nullable=True, required=False) for name in _ADDED},
     },
     strict=True,
     coerce=True,
@@ -77,16 +85,22 @@ def train_rung(
     """Train until `steps` steps are done, going on from a saved state of the same fingerprint; returns the log.
 
     steps: the warm-up counts. fingerprint: what the state depends on besides the number of steps; a state of another
-    one is not used.
+    one is not used. Of several processes the first one watches, logs and saves; all of them resume.
     """
     rhythm.check()
+    group = trainer.processes
     fingerprint = {name: str(value) for name, value in sorted(fingerprint.items())}
     rows = _resume(trainer, steps, files, fingerprint, say)
+    group.wait()  # until the last process has read the state, the first one must not write another
     name = trainer.version.name
     if not rows:
-        _clear(files)
-        rows.append({**_position(trainer), **trainer.row(), **_watch(trainer, monitor, files, say)})
-    write_table(files.log, _frame(rows), LOG)
+        row = {**_position(trainer), **trainer.row()}
+        if group.first:
+            _clear(files)
+            row |= _watch(trainer, monitor, files, say)
+        rows.append(row)
+    if group.first:
+        write_table(files.log, _frame(rows), LOG)
     with progress(steps, f"fine-tune {name}") as bar:
         bar.update(trainer.step_number)
         while trainer.step_number < steps:
@@ -97,13 +111,16 @@ def train_rung(
             if step % rhythm.log and not last:
                 continue
             row = {**_position(trainer), **trainer.row()}
+            rows.append(row)
+            if not group.first:
+                continue
             if step % rhythm.monitor == 0 or last:
                 row |= _watch(trainer, monitor, files, say)
-            rows.append(row)
             write_table(files.log, _frame(rows), LOG)
             if step % rhythm.save == 0 or last:
                 content = {**trainer.state(), "rows": rows, "fingerprint": fingerprint}
                 save_weights(files.state, content, step=step, version=name)
+    group.wait()
     return _frame(rows)
 
 
@@ -112,7 +129,7 @@ def _resume(
 ) -> list[dict[str, Any]]:
     """Load a usable state into the trainer; returns the rows of the log up to it, empty to start anew."""
     for folder in {files.state.parent, files.strips}:
-        if folder.is_dir():
+        if folder.is_dir() and trainer.processes.first:
             remove_leftovers(folder)
     if not files.state.is_file():
         return []

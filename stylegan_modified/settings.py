@@ -1,4 +1,4 @@
-"""The numbers of a fine-tuning, and how a profile gives them: [finetune], [finetune.demo], [finetune.train]."""
+"""The numbers of a fine-tuning, and how a profile gives them: [finetune] and sections below it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ class Rates:
     """Log-odds beyond which a filter CNN stops pulling: a face that passes is left as it is."""
     anchor: float = 0.0
     """Weight of the mean squared step of w from where the rung began, in units of w's variance: who one latent is."""
+    obey: float = 0.0
+    """Weight of the squared error between the label and what the property CNN reads, eyes, mouth and pose."""
+    label: float = 2e-2
+    """Rate of the label matrix: it starts near zero and has to grow to the size of z within some hundred steps."""
+    momentum: float = 0.0
+    """First beta of Adam for the generator: 0 against a discriminator, more where a fixed scorer leads."""
+    encoder: float = 1e-4
+    """Rate of the encoder of v3; a tenth of it in the published form."""
     reduced: bool = False
     """Convolutions in bfloat16."""
 
@@ -42,10 +50,17 @@ class Finetuning:
     v1_steps: int = 0
     """Steps of v1 before it, when training starts from the base generator."""
     batch: int = 8
+    """Faces of one update, over all processes."""
+    accumulate: int = 1
+    """Parts in which one process works on its share of a batch: less memory, the same result."""
     discriminator_up_to: int | None = None
     """Train the discriminator's blocks up to this resolution instead of those in the table of versions."""
     samples: int = 2000
     """Faces measured before and after."""
+    cases: int = 10
+    """Latents that are tried with every label of the published grids."""
+    minutes: float = 0.0
+    """What to expect on one core, for the user; 0 says nothing."""
     watched: int = 256
     """Faces measured by each monitor."""
     sample_batch: int = 8
@@ -55,11 +70,16 @@ class Finetuning:
 
 
 def finetune_settings(profile: Profile, train: bool) -> dict[str, Any]:
-    """Settings by name; [finetune.train] or [finetune.demo] win over [finetune]. PipelineError for an unknown key."""
+    """Settings of stage 5 by name; [finetune.train] or [finetune.demo] win over [finetune]."""
+    return settings_of(profile, "finetune", "finetune.train" if train else "finetune.demo")
+
+
+def settings_of(profile: Profile, *sections: str) -> dict[str, Any]:
+    """Settings by name; later sections win. PipelineError for an unknown key or a wrong type."""
     kinds = {entry.name: str(entry.type) for part in (Finetuning, Rates) for entry in fields(part)}
     del kinds["reduced"]  # decided by the machine
     result = {entry.name: entry.default for entry in fields(Finetuning)} | {"warm_steps": 0}
-    for section in ("finetune", "finetune.train" if train else "finetune.demo"):
+    for section in sections:
         given = {name: value for name, value in profile.section(section).items() if not isinstance(value, dict)}
         for name, value in given.items():
             whole = "int" in kinds.get(name, "")

@@ -17,7 +17,7 @@ from stylegan_modified.monitor import Monitor, mean_distance, measure
 from stylegan_modified.rung import Files, Rhythm, train_rung
 from stylegan_modified.settings import Rates
 from stylegan_modified.trainer import auroc
-from stylegan_modified.versions import VERSIONS, train_discriminator, train_generator
+from stylegan_modified.versions import PUBLISHED, VERSIONS, train_critic, train_generator, version_of
 
 RHYTHM = Rhythm(log=2, monitor=4, save=2)
 
@@ -26,9 +26,9 @@ class Killed(RuntimeError):
     """Stands for SIGKILL: nothing catches it, nothing is tidied."""
 
 
-def rung(folder, steps, kill_at=None, seed=0, said=None):
+def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published=False):
     """Train one rung of the tiny world in a folder; returns the trainer and its log."""
-    trainer = world.trainer(seed=seed)
+    trainer = world.trainer(version, seed=seed, published=published)
     if kill_at is not None:
         honest = trainer.step
 
@@ -45,26 +45,35 @@ def rung(folder, steps, kill_at=None, seed=0, said=None):
 
 
 def weights(trainer):
-    return {**trainer.average.state_dict(prefix="a."), **trainer.generator.state_dict(prefix="g."),
-            **trainer.discriminator.state_dict(prefix="d.")}  # fmt: skip
+    parts = {"a.": trainer.average, "g.": trainer.generator, "d.": trainer.discriminator}
+    parts |= {f"o.{name}.": net for name, net in trainer.others.items()}
+    return {key: value for start, net in parts.items() if net for key, value in net.state_dict(prefix=start).items()}
 
 
-@pytest.mark.parametrize("version", ["v1", "v8", "v9"])
-def test_frozen_weights_stay_bit_by_bit_and_the_others_move(version):
-    trainer = world.trainer(version)
+@pytest.mark.parametrize("version", list(VERSIONS))
+@pytest.mark.parametrize("published", [False, True])
+def test_frozen_weights_stay_bit_by_bit_and_the_others_move(version, published):
+    trainer = world.trainer(version, published=published)
     before = {key: value.clone() for key, value in weights(trainer).items()}
     for _ in range(2):
         trainer.step()
-    row = VERSIONS[version]
+    row = version_of(version, published)
     trained = {f"g.{k}" for k in train_generator(trainer.generator, row.generator_up_to)}
-    trained |= {f"d.{k}" for k in train_discriminator(trainer.discriminator, row.discriminator_up_to)}
+    trained |= {f"d.{k}" for k in (train_critic(row, trainer.discriminator) if trainer.discriminator else ())}
+    trained |= {f"o.{k}" for k in trainer.others} if trainer.others else set()
     for key, value in weights(trainer).items():
-        if key not in trained and not key.startswith("a.") and not key.endswith("w_avg"):
+        if key not in trained and not key.startswith(("a.", "o.")) and not key.endswith("w_avg"):
             assert torch.equal(value, before[key]), key
-    moved = {key for key in trained if not torch.equal(weights(trainer)[key], before[key])}
+    moved = {key for key in trained if key.startswith("o.") or not torch.equal(weights(trainer)[key], before[key])}
     # Zero labels give the label's own weights no gradient, and at full size only the last output layer runs.
-    idle = ("g.mapping.label_weight", "g.synthesis.output")
+    idle = ("g.mapping.label_weight", "g.synthesis.output", "d.input")
+    if not row.random_noise:
+        idle += tuple(key for key in trained if "noise" in key)
     assert {key for key in trained - moved if not key.startswith(idle)} == set()
+    if row.conditional and row.label_dim:
+        assert "g.mapping.label_weight" in moved
+    for name, net in trainer.others.items():
+        assert any(not torch.equal(value, before[f"o.{name}.{key}"]) for key, value in net.state_dict().items())
 
 
 def test_training_raises_the_share_of_what_the_faces_have_in_common():
@@ -78,12 +87,17 @@ def test_training_raises_the_share_of_what_the_faces_have_in_common():
     assert after > before + 0.1, (before, after)
 
 
-@pytest.mark.parametrize("kill_at", [1, 4, 5])
-def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, kill_at):
-    whole, log = rung(tmp_path / "whole", 8)
+@pytest.mark.parametrize(
+    ("version", "published", "kill_at"),
+    [("v9", False, 1), ("v9", False, 4), ("v9", False, 5), ("v1", False, 5), ("v1", True, 3), ("v2", True, 3),
+     ("v3", False, 5), ("v5_1", False, 5), ("v5_3", False, 5)],
+)  # fmt: skip
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, version, published, kill_at):
+    kind = {"version": version, "published": published}
+    whole, log = rung(tmp_path / "whole", 8, **kind)
     with pytest.raises(Killed):
-        rung(tmp_path / "killed", 8, kill_at=kill_at)
-    again, log_again = rung(tmp_path / "killed", 8)
+        rung(tmp_path / "killed", 8, kill_at=kill_at, **kind)
+    again, log_again = rung(tmp_path / "killed", 8, **kind)
     a, b = weights(whole), weights(again)
     assert max(float((a[key] - b[key]).abs().max()) for key in a) <= 1e-6
     assert (tmp_path / "whole" / "log.csv").read_bytes() == (tmp_path / "killed" / "log.csv").read_bytes()
@@ -192,7 +206,7 @@ def test_augmentation_keeps_shape_gradient_and_colour_of_flat_pictures():
     assert torch.allclose(camera(flat), flat, atol=1e-6)
     still = Augment(brightness=0, contrast=0, saturation=0, shift=0, noise=0)
     assert torch.allclose(still(flat), flat, atol=1e-6)
-    assert shifted(images, 2).shape == images.shape
+    assert shifted(images, torch.randint(-2, 3, (4, 2))).shape == images.shape
 
 
 def test_auroc_and_diversity_of_known_cases():
@@ -205,7 +219,7 @@ def test_auroc_and_diversity_of_known_cases():
 
 
 def test_versions_are_settings_of_one_class():
-    assert {v.name for v in VERSIONS.values()} == {"v1", "v8", "v9"}
+    assert {"v1", "v2", "v3", "v4", "v5_1", "v5_2", "v5_3", "v8", "v9"} == set(VERSIONS) == set(PUBLISHED)
     with pytest.raises(PipelineError, match="split mapping"):
         v9 = dataclasses.replace(VERSIONS["v9"], name="v9")
         trainer = world.trainer("v8")

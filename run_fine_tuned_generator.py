@@ -1,0 +1,161 @@
+"""Draw faces from any fine-tuned version, with labels for eyes, mouth and pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artefacts import code_version, is_fresh, read_json, save_image, stamp_path, write_stamp
+from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile, shown
+from pipeline.run import Run
+from pipeline.seeds import format_seeds, parse_seeds
+from pipeline.sheets import contact_sheet
+from stylegan_modified.climb_plan import find_generator
+from stylegan_modified.versions import OBEYED, version_of
+
+EXAMPLES = """
+python run_fine_tuned_generator.py --version v1 --eyes 1.5 --mouth -1 --seeds 0-11
+python run_fine_tuned_generator.py --version v5 --experiment 3 --pose 2 --seeds 3,5,8
+python run_fine_tuned_generator.py --version v3 --seeds 7 --around 0.3 --count 20
+"""
+CODE = ("run_fine_tuned_generator", "stylegan", "stylegan_modified.sampler", "stylegan_modified.truncation")
+COLUMNS = 10
+
+
+@dataclass
+class Options(StageOptions):
+    """Draw faces from any rung of the family: eval mode, stored noise, one latent per seed.
+
+    Writes final_inference_test_{version}/000000.jpg ... and a sheet of them in the run. Labels are in deviations of the
+    scores of the filtered faces (those of published rungs in the property CNN's own).
+    """
+
+    version: str = "v1"
+    """v1, v2, v3, v4, v5, v8 or v9; or the path of a generator file."""
+    published: bool = False
+    """Take the rung that was trained as published."""
+    experiment: int = 3
+    """Which experiment of v5."""
+    eyes: float = 0.0
+    """Label: 0 as usual, more is wider open."""
+    mouth: float = 0.0
+    """Label: 0 as usual, more is wider open."""
+    pose: float = 0.0
+    """Label: roll of the head, more is the right eye of the picture lower."""
+    seeds: str = "0-19"
+    """Seed of each face."""
+    around: float = 0.0
+    """Spread of noise added to the latent: with it each seed gives --count faces, the first without noise."""
+    count: int = 1
+    """Faces per seed."""
+    psi: float | None = None
+    """Truncation toward the centre of the label; that of the version unless given."""
+    batch: int = 8
+    """Images at a time."""
+    out: str = ""
+    """Folder for the faces, instead of the one in the run."""
+
+
+@dataclass
+class Plan:
+    """What one call will do, known before the generator is loaded."""
+
+    tag: str
+    generator: Path
+    seeds: list[int]
+    psi: float | None
+    folder: Path
+    stamp: dict[str, Any]
+
+
+def plan(options: Options) -> Plan:
+    """Resolve the options and check what can be checked without the generator."""
+    profile, run = Profile.load(options.profile), Run(options.run)
+    seeds = parse_seeds(options.seeds)
+    for flag, value in (("--count", options.count), ("--batch", options.batch)):
+        if value < 1:
+            raise PipelineError(f"{flag} {value}: at least 1")
+    if options.version.endswith(".pth"):
+        path = Path(options.version)
+        tag, psi = path.stem, options.psi
+        if not path.is_file():
+            raise PipelineError(f"--version {shown(path)}: there is no such file")
+    else:
+        name = f"v5_{options.experiment}" if options.version == "v5" else options.version
+        version = version_of(name, options.published)
+        tag, psi = version.tag, version.psi if options.psi is None else options.psi
+        path = find_generator(profile, run, tag)
+    folder = Path(options.out) if options.out else run.path(f"final_inference_test_{tag}")
+    labels = {name: getattr(options, name) for name in OBEYED}
+    stamp = {
+        "options": {"seeds": format_seeds(seeds), "psi": psi, **labels, "around": options.around,
+                    "count": options.count},
+        "seed": options.seed if options.around else None,
+        "inputs": {"generator": path},
+        "code": code_version(*CODE),
+    }  # fmt: skip
+    return Plan(tag, path, seeds, psi, folder, stamp)
+
+
+def run(options: Options) -> None:
+    """Draw what is missing or stale."""
+    work = plan(options)
+    summary = Summary(f"faces of {work.tag}")
+    if is_fresh(work.folder, **work.stamp)[0] and not options.force:
+        summary.kept(work.folder)
+        summary.print()
+        return
+    images = _faces(options, work)
+    for old in work.folder.glob("[0-9]*.jpg"):
+        old.unlink()
+    for number, image in enumerate(images):
+        save_image(work.folder / f"{number:06d}.jpg", image)
+    sheet = work.folder / "contact_sheet.png"
+    save_image(sheet, contact_sheet(images, columns=COLUMNS))
+    write_stamp(work.folder, command="run_fine_tuned_generator.py", rows=len(images), **work.stamp)
+    summary.wrote(work.folder, f"{len(images)} faces")
+    summary.print()
+
+
+def _faces(options: Options, work: Plan) -> np.ndarray:
+    import torch
+
+    from pipeline.seeds import latents_from_seeds
+    from stylegan.checkpoint import load_generator
+    from stylegan.sampling import to_uint8
+    from stylegan_modified.sampler import Sampler
+
+    limit_threads()
+    device = resolve_device(options.device)
+    generator = load_generator(work.generator, device)
+    wished = [getattr(options, name) for name in OBEYED]
+    if any(wished) and generator.label_size not in (3, 7):
+        raise PipelineError(f"{shown(work.generator)} takes no labels for eyes, mouth and pose; leave them at 0")
+    if any(wished) and not _conditional(work):
+        print(f"note: {work.tag} was fed zero labels while training, it does not know what they mean", flush=True)
+    z = torch.from_numpy(latents_from_seeds(work.seeds, generator.z_dim)).repeat_interleave(options.count, 0)
+    if options.around:
+        moves = torch.randn(z.shape, generator=torch.Generator().manual_seed(options.seed)) * options.around
+        moves[:: options.count] = 0.0  # the first of each seed is the latent itself
+        z = z + moves
+    label = None
+    if generator.label_size:
+        label = torch.zeros(len(z), generator.label_size)
+        label[:, [0, 1, 2] if generator.label_size == 3 else [0, 3, 4]] = torch.tensor(wished)
+    return to_uint8(Sampler(generator, work.psi, options.batch, device).images(z, label))
+
+
+def _conditional(work: Plan) -> bool:
+    stamp = stamp_path(work.generator)
+    known = (read_json(stamp).get("provenance") or {}).get("version", "") if stamp.is_file() else ""
+    name = known.removesuffix("_published")
+    return version_of(name).conditional if name else True
+
+
+if __name__ == "__main__":
+    main(Options, run, EXAMPLES)

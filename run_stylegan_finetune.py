@@ -1,0 +1,103 @@
+"""Any version of the fine-tuning family, mended or as published; stage 5 is its v9."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.artefacts import is_fresh, write_stamp
+from pipeline.command import StageOptions, Summary, limit_threads, main
+from pipeline.errors import PipelineError
+from stylegan_modified.climb_plan import ClimbPlan, make_climb
+from stylegan_modified.versions import EXPERIMENTS, version_of
+
+EXAMPLES = """
+python run_stylegan_finetune.py --version v1
+python run_stylegan_finetune.py --version v4 --published
+python run_stylegan_finetune.py --version v5 --experiment 3
+python run_stylegan_finetune.py --version v9
+"""
+COMMAND = "run_stylegan_finetune.py"
+
+
+@dataclass
+class Options(StageOptions):
+    """Fine-tune one version of the family from the previous one, measure it and report.
+
+    v1 (conditional) starts from the profile's generator, all others from v1. Each writes stylegan_modified/
+    stylegan_{gen,dis}_fine_tuned_{version}.pth, its log, reports/finetune_{version}.md and the table of all versions,
+    reports/finetune.md. Killed and started again, or with more --steps, it goes on where it was. In the demo world each
+    takes 3 to 6 minutes on one core (v5: three experiments). Several processes: torchrun --nproc-per-node 2
+    run_stylegan_finetune.py ...
+    """
+
+    version: Literal["v1", "v2", "v3", "v4", "v5", "v8", "v9"] = "v1"
+    """Which version; v9 is stage 5 (run_stylegan_finetune_v9.py), trained from the base, unless --published."""
+    published: bool = False
+    """Train by the published rule where it differs: dense0 dropped, one rate, no running average, published losses."""
+    experiment: Literal[1, 2, 3] | None = None
+    """Of v5: 1 property CNN as discriminator, 2 the structure of v2, 3 the first with truncation by label; all if not
+    given."""
+    steps: int | None = None
+    """Training steps; those of the profile unless given."""
+
+
+def plan(options: Options) -> list[ClimbPlan]:
+    """Resolve the options against the profile; more than one plan for the experiments of v5."""
+    if options.experiment and options.version != "v5":
+        raise PipelineError(f"--experiment {options.experiment} belongs to v5, not to {options.version}")
+    names = [options.version]
+    if options.version == "v5":
+        names = [EXPERIMENTS[options.experiment]] if options.experiment else list(EXPERIMENTS.values())
+    return [make_climb(options, version_of(name, options.published), options.steps) for name in names]
+
+
+def run(options: Options) -> None:
+    """Train, measure and report what is missing or stale."""
+    if options.version == "v9" and not options.published:
+        _stage_5(options)
+        return
+    for work in plan(options):
+        _run_one(work)
+
+
+def _stage_5(options: Options) -> None:
+    # Stages do not import each other; like run_pipeline.py this calls one by its name.
+    stage = importlib.import_module("run_stylegan_finetune_v9")
+    shared = {name: getattr(options, name) for name in ("profile", "run", "device", "seed", "force", "steps")}
+    stage.run(stage.Options(**shared, train=True))
+
+
+def _run_one(work: ClimbPlan) -> None:
+    summary = Summary(f"fine-tune {work.version.tag}")
+    artefacts = work.artefacts()
+    if all(is_fresh(path, **work.stamp)[0] for path in artefacts) and not work.force:
+        for path in artefacts:
+            summary.kept(path)
+        summary.print()
+        return
+    from stylegan_modified.climb import Climb
+    from stylegan_modified.family_report import write_family_report
+
+    limit_threads()
+    if work.settings["minutes"]:
+        summary_line = f"about {work.settings['minutes']:g} minutes on one core"
+        print(f"fine-tune {work.version.tag}: {work.settings['steps']} steps, {summary_line}", flush=True)
+    climb = Climb(work, say=lambda text: print(f"  {text}", flush=True))
+    climb.train()
+    if not climb.processes.first:
+        return
+    result = climb.finish()
+    for path, what in artefacts.items():
+        write_stamp(path, command=COMMAND, **work.stamp)
+        summary.wrote(path, what)
+    summary.wrote(write_family_report(work.run), "all versions of this run")
+    summary.note(climb.headline(result))
+    for note in work.notes:
+        summary.note(note)
+    summary.print()
+
+
+if __name__ == "__main__":
+    main(Options, run, EXAMPLES)

@@ -1,0 +1,155 @@
+"""What one call of run_stylegan_finetune.py will do, decided from options and profile before any net is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn.models import model_paths
+from pipeline.artefacts import code_version
+from pipeline.command import StageOptions
+from pipeline.errors import PipelineError
+from pipeline.profile import Profile, shown
+from pipeline.run import Run
+from stylegan_modified.settings import settings_of
+from stylegan_modified.versions import Version
+
+PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
+CODE = ("run_stylegan_finetune", "stylegan", "stylegan_modified", "cnn.filter_cnn", "property_score.property_cnn")
+
+
+@dataclass
+class ClimbPlan:
+    """Settings, inputs and outputs of one rung."""
+
+    profile: Profile
+    run: Run
+    version: Version
+    seed: int
+    device: str
+    force: bool
+    settings: dict[str, Any]
+    weights: dict[str, Path]
+    faces: list[Path]
+    stamp: dict[str, Any]
+    notes: list[str]
+
+    def path(self, name: str) -> Path:
+        """Return the path of something in stylegan_modified/ of the run; {tag} is filled in."""
+        return self.run.path("stylegan_modified", name.format(tag=self.version.tag))
+
+    @property
+    def generator(self) -> Path:
+        return generator_path(self.run, self.version.tag)
+
+    @property
+    def discriminator(self) -> Path:
+        return self.path("stylegan_dis_fine_tuned_{tag}.pth")
+
+    @property
+    def report(self) -> Path:
+        return self.run.path("reports", f"finetune_{self.version.tag}.md")
+
+    @property
+    def result(self) -> Path:
+        """Figures of this rung, for the table of all."""
+        return self.path("finetune_{tag}.json")
+
+    def artefacts(self) -> dict[Path, str]:
+        """Return what this command writes, with a few words each."""
+        files = {
+            self.generator: "generator" if self.version.published else "generator, running average",
+            self.path("train_log_{tag}.csv"): "",
+            self.path("labels_50_{tag}.csv"): "every label of the v3 and v4 grid on fixed latents",
+            self.path("labels_8_{tag}.csv"): "the same for the v5 grid",
+            self.result: "figures for the table of all versions",
+            self.report: "report",
+        }
+        return files | ({self.discriminator: "discriminator"} if self.version.critic else {})
+
+
+def generator_path(run: Run, tag: str) -> Path:
+    """Where a run keeps the generator of a rung."""
+    return run.path("stylegan_modified", f"stylegan_gen_fine_tuned_{tag}.pth")
+
+
+def make_climb(options: StageOptions, version: Version, steps: int | None = None) -> ClimbPlan:
+    """Resolve options against the profile; PipelineError names what is missing."""
+    profile, run, notes = Profile.load(options.profile), Run(options.run), []
+    family = version.name.split("_")[0]
+    sections = ["finetune", "finetune.climb", f"finetune.{family}"]
+    if version.published:
+        sections.append(f"finetune.{family}_published")
+    settings = settings_of(profile, *sections)
+    if steps is not None:
+        settings["steps"] = steps
+    if settings["steps"] < 1:
+        raise PipelineError(f"steps {settings['steps']}: at least 1; give --steps or set it in [finetune.{family}]")
+    weights = {
+        "base": profile.weight("generator"),
+        "oracle": profile.weight("attribute_net"),
+        "property_cnn": _property_cnn(profile, run),
+        **_start(profile, run, version, notes),
+    }
+    folder = run.path("stylegan", "synthesize_results_filtered")
+    faces = sorted(folder.glob("*.jpg"))
+    if len(faces) < int(settings["batch"]):
+        raise PipelineError(
+            f"{shown(folder)} holds {len(faces)} faces, one batch needs {settings['batch']}; run stages 1 and 2 first "
+            "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
+        )
+    if (settings["guidance"] and not version.published) or version.encoder:
+        for name, paths in model_paths(run).items():
+            for fold, path in enumerate(paths):
+                if not path.is_file():
+                    raise PipelineError(f"{path}, which guides the generator, is missing; run stage 2 (run_cnn.py)")
+                weights[f"{name} {fold}"] = path
+    stamp = {
+        "options": {**settings, "version": version.tag, "resolution": profile.resolution},
+        "seed": options.seed,
+        "inputs": {**weights, "faces": folder},
+        "code": code_version(*CODE),
+    }
+    return ClimbPlan(
+        profile, run, version, options.seed, options.device, options.force, settings, weights, faces, stamp, notes
+    )
+
+
+def find_generator(profile: Profile, run: Run, tag: str) -> Path:
+    """The generator of a rung: this run's, else the bundled one; PipelineError says how to make it."""
+    path = generator_path(run, tag)
+    if path.is_file():
+        return path
+    try:
+        return profile.weight(f"generator_{tag}")
+    except PipelineError:
+        name, _, published = tag.partition("_published")
+        number = name.partition("_")[2]
+        flags = (f" --experiment {number}" if number else "") + (" --published" if tag.endswith("_published") else "")
+        raise PipelineError(
+            f"there is no generator of version {tag} in {run} and none is bundled; make it with "
+            f"python run_stylegan_finetune.py --version {name.partition('_')[0]}{flags}"
+        ) from None
+
+
+def _start(profile: Profile, run: Run, version: Version, notes: list[str]) -> dict[str, Path]:
+    """The files that a rung starts from: those of the previous one."""
+    if version.start == "base":
+        return {"start": profile.weight("generator")}
+    tag = f"{version.start}_published" if version.published else version.start
+    try:
+        start = find_generator(profile, run, tag)
+    except PipelineError:
+        if not version.published:
+            raise
+        tag = version.start
+        start = find_generator(profile, run, tag)
+        notes.append(f"there is no published {tag} in this run, so this rung starts from the mended one")
+    critic = run.path("stylegan_modified", f"stylegan_dis_fine_tuned_{tag}.pth")
+    return {"start": start} | ({"start_critic": critic} if critic.is_file() and version.critic else {})
+
+
+def _property_cnn(profile: Profile, run: Run) -> Path:
+    own = run.path(*PROPERTY_CNN)
+    return own if own.is_file() else profile.weight("property_cnn")

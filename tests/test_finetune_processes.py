@@ -1,0 +1,45 @@
+"""Training in parts: two processes, or one that accumulates, do what one does with the whole batch."""
+
+import subprocess
+import sys
+
+import finetune_process
+import numpy as np
+import pytest
+
+from pipeline.artefacts import read_json
+from pipeline.errors import PipelineError
+from stylegan_modified.processes import Processes
+
+STEPS = 3
+TOLERANCE = 1e-3  # relative: sums are taken in another order, and Adam makes much of small gradients
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("version", ["v1", "v9"])
+def test_two_processes_and_accumulation_equal_one_with_twice_the_batch(tmp_path, version):
+    whole = finetune_process.curve(version, STEPS, Processes())
+    assert_same(finetune_process.curve(version, STEPS, Processes(accumulate=2)), whole)
+    out = tmp_path / "curve.json"
+    call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*call, finetune_process.__file__, str(out), version, str(STEPS)],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(read_json(out), whole)
+
+
+def test_half_the_batch_is_another_curve():
+    whole, half = (finetune_process.curve("v9", 1, Processes(), batch) for batch in (8, 4))
+    assert abs(whole[0][0] - half[0][0]) > TOLERANCE  # so the equality above says something
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+    assert list(Processes(2).own(4)) == [slice(0, None, 2), slice(1, None, 2)]
+    with pytest.raises(PipelineError, match="cannot be cut into 3 equal parts"):
+        list(Processes(3).own(8))
