@@ -18,6 +18,7 @@ from pipeline.artefacts import (
     code_version,
     digest,
     is_fresh,
+    read_arrays,
     read_json,
     remove_leftovers,
     stamp_path,
@@ -26,8 +27,10 @@ from pipeline.artefacts import (
 )
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.precision import half_precision, wants_half
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
+from pipeline.seeds import format_seeds
 from pipeline.tables import read_table, write_table
 from property_score.measure import PROPERTIES
 from property_score.property_settings import PARTS, PropertyTraining
@@ -39,10 +42,20 @@ COMMAND = "run_property_cnn.py"
 EXAMPLES = """
 python run_property_cnn.py
 python run_property_cnn.py --train --epochs 30 --run runs/demo
+python run_property_cnn.py --evaluate
 """
 SCORES = ("segmentation", "property_score_results", "all_scores_v2.csv")
+NORMALISATION = ("segmentation", "property_score_results", "normalisation.json")
 CNN_SCORES = ("segmentation", "property_score_results", "all_scores_v2_cnn.csv")
-CODE = ("cnn.fit", "cnn.stack", "property_score.property_cnn", "property_score.property_training")
+LATENTS = ("stylegan", "latents.npz")
+SOURCES = ("unseen", "out of fold")
+CODE = (
+    "cnn.fit",
+    "cnn.stack",
+    "property_score.out_of_fold",
+    "property_score.property_cnn",
+    "property_score.property_training",
+)
 SCORING_CODE = ("run_property_cnn", "cnn.fit", "cnn.stack", "cnn.pictures", "property_score.property_cnn")
 BATCH = 64
 
@@ -53,10 +66,13 @@ class Options(StageOptions):
 
     Takes the bundled property CNN of the profile (trains where it names none); --train trains all eight outputs
     together on the z-scores of stage 4: 80 % of the faces, early stop on 10 %, figures from the last 10 %. Resumable.
+    The faces that it trained on are scored by networks that did not see them (column source: out of fold).
     """
 
     train: bool = False
     """Train anew on the scores of stage 4."""
+    evaluate: bool = False
+    """Change no model: print the figures of the one that is there, from faces that it was not trained on."""
     epochs: int | None = None
     """Most epochs to train (default: that of the profile)."""
 
@@ -67,7 +83,9 @@ class Plan:
 
     run: Run
     resolution: int
+    half: bool
     width: float
+    folds: int
     training: dict[str, Any]
     numbers: np.ndarray
     bundled: Path | None
@@ -92,18 +110,27 @@ def score_schema():
     return DataFrameSchema({"img_no": Column(int, Check.ge(0), unique=True), "img_path": Column(str), **columns})
 
 
+def cnn_score_schema():
+    """Schema of all_scores_v2_cnn.csv: as `score_schema`, and where each row comes from, one of SOURCES."""
+    from pandera.pandas import Check, Column
+
+    return score_schema().add_columns({"source": Column(str, Check.isin(SOURCES))})
+
+
 def plan(options: Options) -> Plan:
     """Resolve the options and check that faces, scores and the model to take are there."""
+    if options.train and options.evaluate:
+        raise PipelineError("--train and --evaluate exclude each other; a training ends with its evaluation")
     profile, run = Profile.load(options.profile), Run(options.run)
     section = profile.section("property_cnn")
     training = dict(section.get("training", {}))
-    refuse_unknown(profile, "property_cnn", section, {"width", "training"})
+    refuse_unknown(profile, "property_cnn", section, {"width", "folds", "training"})
     refuse_unknown(profile, "property_cnn.training", training, {entry.name for entry in fields(PropertyTraining)})
     if options.epochs is not None:
         training["epochs"] = options.epochs
     names = [path.stem for path in run.path(*FILTERED).glob("*.jpg") if NAME.fullmatch(path.name)]
-    numbers = np.array(sorted(map(int, names)))
-    if not len(numbers):
+    numbers = np.array(sorted(map(int, names)), dtype=int)
+    if not len(numbers) and not _none_passed(run):
         raise PipelineError(f"no filtered faces in {run.path(*FILTERED)}; run run_cnn.py --run {run} first")
     scores = run.path(*SCORES)
     if not scores.exists():
@@ -111,21 +138,36 @@ def plan(options: Options) -> Plan:
     model = run.path("property_score", "models", "merged_property_cnn.pth")
     takes_bundled = not options.train and profile.get("weights.property_cnn", None)
     bundled = profile.weight("property_cnn") if takes_bundled else None
-    work = Plan(run, profile.resolution, float(section.get("width", 0.25)), training, numbers, bundled, model, None)
+    width, half, folds = float(section.get("width", 0.25)), wants_half(profile), int(section.get("folds", 3))
+    work = Plan(run, profile.resolution, half, width, folds, training, numbers, bundled, model, None)
     here = _source(model) == "trained"
-    if not options.train and here and not options.force:
+    if options.evaluate:
+        if not _source(model):
+            raise PipelineError(
+                f"{model} is missing; run run_property_cnn.py --run {run} first, with or without --train"
+            )
+    elif not options.train and here and not options.force:
         work.notes.append("the property CNN that was trained in this run is kept; --force goes back to the bundled one")
     elif not options.train and bundled:
         work.model_stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": bundled}, "code": ""}
     else:
-        work.bundled = None
+        work.bundled, normalisation = None, run.path(*NORMALISATION)
+        if not normalisation.exists():
+            raise PipelineError(f"{normalisation} is missing; run compute_property_scores.py --run {run} again")
+        settings = {"width": width, "folds": folds, "training": training, "resolution": work.resolution}
         work.model_stamp = {
-            "options": {"source": "trained", "width": work.width, "training": training, "resolution": work.resolution},
+            "options": {"source": "trained", **settings},
             "seed": options.seed,
-            "inputs": {"scores": scores, "images": run.path(*FILTERED)},
+            "inputs": {"scores": scores, "normalisation": normalisation, "images": run.path(*FILTERED)},
             "code": code_version(*CODE),
         }
     return work
+
+
+def _none_passed(run: Run) -> bool:
+    """Tell whether stage 2 has run and let no face pass."""
+    stamp = stamp_path(run.path(*FILTERED))
+    return stamp.exists() and read_json(stamp).get("rows") == 0
 
 
 def _source(model: Path) -> str:
@@ -143,8 +185,20 @@ def run(options: Options) -> None:
     for text in work.notes:
         summary.note(text)
     _model(work, options, summary)
-    _scores(work, options, summary)
+    figures = _scores(work, options, summary)
+    if options.evaluate:
+        print(_told(figures))
     summary.print()
+
+
+def _told(figures: pd.DataFrame) -> str:
+    """The figures as a table for people, with the 95 % interval of each correlation."""
+    from property_score.correlation import interval
+
+    ends = [interval(row.r, row.faces) for row in figures.itertuples()]
+    shown = figures.assign(**{"95 %": [f"{low:.3f} to {high:.3f}" for low, high in ends]})
+    columns = ["property", "of", "faces", "r", "95 %", "mae", "mse"]
+    return shown[columns].to_string(index=False, float_format=lambda value: f"{value:.3f}")
 
 
 def _model(work: Plan, options: Options, summary: Summary) -> None:
@@ -167,57 +221,112 @@ def _provenance(model: Path) -> dict[str, Any]:
 
 def _train(work: Plan, options: Options) -> None:
     from pipeline.artefacts import save_weights
+    from property_score.normalisation import Normalisation
+    from property_score.out_of_fold import fold_checkpoint, out_of_fold_scores
     from property_score.property_training import remove_checkpoint, train_property_cnn
 
     limit_threads()
     table = read_table(work.run.path(*SCORES), score_schema())
+    if table.empty:
+        raise PipelineError(
+            f"{work.run.path(*SCORES)} holds no face to train the property CNN on: stage 3 found none in any picture; "
+            "name a property CNN in [weights] of the profile, or sample and filter pictures that show faces"
+        )
     known = table[table["img_no"].isin(work.numbers)].sort_values("img_no", ignore_index=True)
     if len(known) < len(table):
-        raise PipelineError(f"{work.run.path(*SCORES)} holds {len(table) - len(known)} faces that are not filtered any "
-                            f"more; run compute_property_scores.py --run {work.run} again")
+        raise PipelineError(
+            f"{work.run.path(*SCORES)} holds {len(table) - len(known)} faces that are not filtered any more; "
+            f"run compute_property_scores.py --run {work.run} again"
+        )
     images = read_pictures([work.picture(img_no) for img_no in known["img_no"]], work.resolution)
     labels = known[[f"{name}_score" for name in PROPERTIES]].to_numpy(np.float32)
+    normalisation = Normalisation.load(work.run.path(*NORMALISATION))
     checkpoint = work.log("training_checkpoint.pt")
     settings = PropertyTraining(**work.training)
-    trained = train_property_cnn(images, labels, width=work.width, settings=settings, seed=options.seed,
-                                 checkpoint=checkpoint, device=resolve_device(options.device))
-    split = known[["img_no"]].assign(part=trained.parts)
-    save_weights(work.model, trained.network.state_dict(), half=True,
-                 faces=len(known), seed=options.seed, width=work.width, resolution=work.resolution,
-                 training=asdict(settings), test_figures=_text(trained.test_figures), log=_text(trained.log),
-                 split=_text(split))
+    shared = {
+        "width": work.width,
+        "settings": settings,
+        "seed": options.seed,
+        "level_pose": normalisation.z("pose", 0.0),
+        "checkpoint": checkpoint,
+        "device": resolve_device(options.device),
+    }
+    trained = train_property_cnn(images, labels, **shared)
+    scores = out_of_fold_scores(images, labels, trained.parts, work.folds, **shared)
+    used = trained.parts != "test"
+    out_of_fold = pd.DataFrame(scores[used], columns=[f"{name}_score" for name in PROPERTIES])
+    out_of_fold.insert(0, "img_no", known.loc[used, "img_no"].to_numpy())
+    save_weights(
+        work.model,
+        trained.network.state_dict(),
+        half=True,
+        faces=len(known),
+        trained_on=_seeds(work, known["img_no"]),
+        seed=options.seed,
+        width=work.width,
+        resolution=work.resolution,
+        training=asdict(settings),
+        normalisation=normalisation.record(),
+        test_figures=_text(trained.test_figures),
+        log=_text(trained.log),
+        split=_text(known[["img_no"]].assign(part=trained.parts)),
+        out_of_fold=_text(out_of_fold),
+    )
     write_stamp(work.model, command=f"{COMMAND} --train", **work.model_stamp)
-    remove_checkpoint(checkpoint)
+    for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(work.folds))):
+        remove_checkpoint(path)
+
+
+def _seeds(work: Plan, numbers: pd.Series) -> str:
+    """Seeds of the faces in the grammar of `pipeline.seeds`; empty where the run does not know them."""
+    path = work.run.path(*LATENTS)
+    if not path.exists():
+        return ""
+    arrays = read_arrays(path, ("img_no", "seed"))
+    return format_seeds(int(seed) for seed in arrays["seed"][np.isin(arrays["img_no"], numbers)])
 
 
 def _text(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def _scores(work: Plan, options: Options, summary: Summary) -> None:
+def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
+    """Bring scores and figures up to date and return the figures."""
     target, figures = work.run.path(*CNN_SCORES), work.log("figures.csv")
-    stamp = {"options": {"resolution": work.resolution}, "seed": None,
-             "inputs": {"model": work.model, "scores": work.run.path(*SCORES), "images": work.run.path(*FILTERED)},
-             "code": code_version(*SCORING_CODE)}
+    stamp = {
+        "options": {"resolution": work.resolution},
+        "seed": None,
+        "inputs": {"model": work.model, "scores": work.run.path(*SCORES), "images": work.run.path(*FILTERED)},
+        "code": code_version(*SCORING_CODE),
+    }
     tables = (target, figures)
     if all(is_fresh(path, **stamp)[0] for path in tables) and not options.force:
         for path in tables:
             summary.kept(path)
-        return
+        return read_table(figures, _figure_schema())
     from property_score.property_cnn import CNNScorer
 
     limit_threads()
     scorer = CNNScorer.load(work.model, resolve_device(options.device), BATCH)
     if scorer.resolution != work.resolution:
-        raise PipelineError(f"{work.model} is a property CNN for {scorer.resolution} pixels, the profile's resolution "
-                            f"is {work.resolution}; name the right file in [weights], or use --train")
+        raise PipelineError(
+            f"{work.model} is a property CNN for {scorer.resolution} pixels, the profile's resolution "
+            f"is {work.resolution}; name the right file in [weights], or use --train"
+        )
     scores = _score_all(work, scorer)
-    write_table(target, scores, score_schema())
-    write_table(figures, _compare(work, scores), _figure_schema())
+    write_table(target, scores, cnn_score_schema())
+    compared = _compare(work, scores)
+    write_table(figures, compared, _figure_schema())
+    if not compared["faces"].any():
+        summary.note("no face has a score of stage 4, so there is nothing to compare the CNN with")
     _write_logs(work)
     for path in tables:
         write_stamp(path, command=COMMAND, rows=len(scores), **stamp)
         summary.wrote(path, f"{len(scores)} faces" if path == target else "the CNN against stage 4")
+    folded = int((scores["source"] == "out of fold").sum())
+    if folded:
+        summary.note(f"{folded} faces that the CNN was trained on are scored by networks that did not see them")
+    return compared
 
 
 def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
@@ -225,17 +334,28 @@ def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
 
     from pipeline.progress import progress
 
-    parts = []
+    parts = [np.empty((0, len(PROPERTIES)), np.float32)]
     with progress(len(work.numbers), "score faces with the property CNN") as bar:
         for start in range(0, len(work.numbers), BATCH):
             paths = [work.picture(img_no) for img_no in work.numbers[start : start + BATCH]]
             pixels = torch.from_numpy(read_pictures(paths, work.resolution))
-            parts.append(scorer.score_tensor(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).cpu().numpy())
+            with half_precision(scorer.device, work.half):
+                scores = scorer.score_tensor(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+            parts.append(scores.float().cpu().numpy())
             bar.update(len(paths))
     values = np.concatenate(parts).astype(np.float64).round(5)
     frame = pd.DataFrame(values, columns=[f"{name}_score" for name in PROPERTIES])
     frame.insert(0, "img_no", work.numbers)
-    frame.insert(1, "img_path", [work.run.relative(work.picture(img_no)) for img_no in work.numbers])
+    paths = [work.run.relative(work.picture(img_no)) for img_no in work.numbers]
+    frame.insert(1, "img_path", pd.Series(paths, dtype=str))
+    frame["source"] = "unseen"
+    known = _out_of_fold(work)
+    if known is not None:
+        rows = frame["img_no"].isin(known["img_no"]).to_numpy()
+        columns = [f"{name}_score" for name in PROPERTIES]
+        folded = known.set_index("img_no").loc[frame.loc[rows, "img_no"], columns]
+        frame.loc[rows, columns] = folded.to_numpy().round(5)
+        frame.loc[rows, "source"] = "out of fold"
     return frame
 
 
@@ -256,9 +376,21 @@ def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split(work: Plan) -> pd.DataFrame | None:
+    return _trained_table(work, "split")
+
+
+def _out_of_fold(work: Plan) -> pd.DataFrame | None:
+    return _trained_table(work, "out_of_fold")
+
+
+def _trained_table(work: Plan, name: str) -> pd.DataFrame | None:
+    """A table of the record beside a model that was trained in this run; a bundled one has none of its faces."""
     if _source(work.model) != "trained":
         return None
-    return pd.read_csv(io.StringIO(_provenance(work.model)["split"]))
+    record = _provenance(work.model)
+    if name not in record:
+        raise PipelineError(f"{stamp_path(work.model)} lacks the training's {name}; train again with --train --force")
+    return pd.read_csv(io.StringIO(record[name]))
 
 
 def _write_logs(work: Plan) -> None:
@@ -282,14 +414,16 @@ def _write_logs(work: Plan) -> None:
 def _figure_schema():
     from pandera.pandas import Check, Column, DataFrameSchema
 
-    return DataFrameSchema({
-        "property": Column(str, Check.isin(PROPERTIES)),
-        "of": Column(str, Check.isin(("test", "all filtered"))),
-        "faces": Column(int),
-        "r": Column(float, Check.in_range(-1, 1), nullable=True),
-        "mae": Column(float, nullable=True),
-        "mse": Column(float, nullable=True),
-    })
+    return DataFrameSchema(
+        {
+            "property": Column(str, Check.isin(PROPERTIES)),
+            "of": Column(str, Check.isin(("test", "all filtered"))),
+            "faces": Column(int),
+            "r": Column(float, Check.in_range(-1, 1), nullable=True),
+            "mae": Column(float, nullable=True),
+            "mse": Column(float, nullable=True),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ BATCH = 64  # maps that stage 4 hands over at a time
 TOLERANCE = 1e-9
 
 Ellipse = tuple[int, tuple[int, int], int]
-FACE: tuple[Ellipse, ...] = (  # class id, middle (y, x), radius; later ones cover earlier ones
-    (10, (100, 112), 110),
-    (1, (130, 112), 70),
-    (4, (95, 80), 16),
-    (5, (95, 145), 16),
+FACE: tuple[Ellipse, ...] = (  # class id, middle (y, x), radius, about as in real maps; later ones cover earlier ones
+    (10, (100, 112), 105),
+    (1, (125, 112), 75),
+    (4, (95, 80), 11),
+    (5, (95, 145), 11),
     (6, (125, 112), 20),
     (7, (160, 112), 18),
     (9, (172, 112), 18),
@@ -67,7 +67,7 @@ def random_faces(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
             cy, cx = middle + rng.normal(0, 6, 2)
             height, width = radius * rng.uniform(0.3, 1.3, 2)
             inside = ((y - cy) / height) ** 2 + ((x - cx) / width) ** 2 < 1
-            if number == 10 and rng.random() < 0.6:
+            if number == 10 and rng.random() < 0.4:
                 inside |= (np.abs(x - cx) < width) & (y > cy)  # long hair
             parsing[inside] = number
     return maps, rng.integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)

@@ -18,6 +18,7 @@ EYE_COLUMNS = {LEFT_EYE: (0, 168), RIGHT_EYE: (56, 224)}
 
 LEVELS = 766
 CHUNK = 16  # maps worked on together; their arrays then fit into the cache
+SPLIT = 4  # pictures whose channels are added together, for the same reason
 HALF = SIZE // 2
 
 Chunk = tuple[slice, np.ndarray, np.ndarray]
@@ -43,11 +44,12 @@ def chunks(maps: np.ndarray, images: np.ndarray, sums: np.ndarray | None = None)
 def brightness_sums(images: np.ndarray) -> np.ndarray:
     """Return R+G+B uint16 [N, H, W] of images uint8 [N, H, W, 3]."""
     result = np.empty(images.shape[:3], np.uint16)
-    for start in range(0, len(images), CHUNK):
-        part = np.ascontiguousarray(images[start : start + CHUNK])
+    planes = None
+    for start in range(0, len(images), SPLIT):
+        part = np.ascontiguousarray(images[start : start + SPLIT]).reshape(-1, images.shape[2], 3)
         # OpenCV takes the channels apart several times faster than strided numpy does.
-        red, green, blue = cv2.split(part.reshape(-1, part.shape[2], 3))
-        total = result[start : start + CHUNK].reshape(red.shape)
+        planes = red, green, blue = cv2.split(part, planes)
+        total = result[start : start + SPLIT].reshape(red.shape)
         np.add(red, green, out=total, dtype=np.uint16)
         total += blue
     return result
@@ -73,9 +75,10 @@ def extent(present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def histograms(sums: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return how often each brightness sum occurs in a mask: int64 [N, 766] of uint16 [N, H, W], bool [N, H, W]."""
-    ends = np.cumsum(row_counts(mask).sum(axis=1))
-    parts = np.split(sums[mask], ends[:-1])
-    return np.stack([np.bincount(part, minlength=LEVELS) for part in parts])
+    result = np.empty((len(mask), LEVELS), np.int64)
+    for k, (values, chosen) in enumerate(zip(sums, mask, strict=True)):
+        result[k] = np.bincount(values[chosen], minlength=LEVELS)
+    return result
 
 
 def trimmed(histogram: np.ndarray, share: float) -> np.ndarray:

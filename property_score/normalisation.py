@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,18 +62,26 @@ class Normalisation:
             result[name] = frame[name].to_numpy(np.float64) * self.scale[name] + self.centre[name]
         return result
 
-    def save(self, path: Path | str) -> None:
-        """Write as JSON."""
+    def record(self) -> dict[str, Any]:
+        """Return it as plain numbers and texts, for JSON."""
         columns = {
             name: {"centre": self.centre[name], "scale": self.scale[name], "count": self.count[name]}
             for name in self.centre
         }
-        write_json(path, {"kind": self.kind, "columns": columns})
+        return {"kind": self.kind, "columns": columns}
+
+    def save(self, path: Path | str) -> None:
+        """Write as JSON."""
+        write_json(path, self.record())
 
     @classmethod
     def load(cls, path: Path | str) -> "Normalisation":
         """Read what `save` wrote; PipelineError when the file is missing or something else."""
-        value = read_json(path)
+        return cls.from_record(read_json(path), path)
+
+    @classmethod
+    def from_record(cls, value: Any, source: Path | str) -> "Normalisation":
+        """Make one of what `record` returned; PipelineError, which names the source, for something else."""
         try:
             columns = value["columns"]
             centre, scale, count = (
@@ -82,8 +91,12 @@ class Normalisation:
             return cls(centre, scale, count, str(value["kind"]))
         except (KeyError, TypeError, AttributeError, ValueError):
             raise PipelineError(
-                f"{path} is not a normalisation of scores; delete it and run compute_property_scores.py again"
+                f"{source} is not a normalisation of scores; delete it and run compute_property_scores.py again"
             ) from None
+
+    def z(self, name: str, value: float | np.ndarray) -> float | np.ndarray:
+        """Return the z-score of raw values of one column."""
+        return (value - self.centre[name]) / self.scale[name]
 
     def _present(self, frame: pd.DataFrame) -> list[str]:
         absent = [name for name in self.centre if name not in frame]

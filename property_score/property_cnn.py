@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from torch import nn
 
 from cnn.fit import Window, fit_stack
 from cnn.stack import ConvStack
-from pipeline.artefacts import load_into, read_weights
-from pipeline.errors import PipelineError
+from pipeline.artefacts import digest, load_into, read_json, read_weights, stamp_path
+from pipeline.recognition import refusal, shape
 from property_score.measure import PROPERTIES
+from property_score.second_grader import SecondGrader, is_second_grader, load_second_grader
 
 MERGED_FILE = "merged_property_cnn.pth"
 _DEEP = "32 64 P 64 P 128 P 128 P 128"
@@ -35,6 +37,7 @@ HAIRSTYLE_WINDOWS = {
 }
 HAIRSTYLE_LAYERS = "32 64 P 64 P 96 P 128 128"
 CANDIDATE_RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)
+CURE = "use a published property CNN or one written by run_property_cnn.py, or train one: run_property_cnn.py --train"
 
 
 class WindowCNN(ConvStack):
@@ -92,57 +95,126 @@ class MergedPropertyCNN(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Scores [N, 8 or 7] of images [N, 3, R, R] in [-1, 1]; ValueError for another size."""
         if images.shape[-2:] != (self.resolution, self.resolution):
-            raise ValueError(f"the property CNN is for {self.resolution}x{self.resolution} pictures, "
-                             f"got {tuple(images.shape)}")
+            raise ValueError(
+                f"the property CNN is for {self.resolution}x{self.resolution} pictures, got {tuple(images.shape)}"
+            )
         parts = [getattr(self, f"{name}_score_cnn")(images) for name in OUTPUT_ORDER]
         if self.has_hairstyle:
             parts.append(self.hairstyle_score_cnn(images))
         return torch.cat(parts, dim=1)
 
 
-def _architecture(state: dict[str, torch.Tensor], source: Path) -> dict:
-    """Arguments of MergedPropertyCNN that a state dict was made with, read off its shapes."""
-    first = state.get("eyes_score_cnn.conv1.0.weight")
-    if first is None:
-        raise PipelineError(f"{source} is not a property CNN: it has no key 'eyes_score_cnn.conv1.0.weight'. "
-                            "Name a file written by run_property_cnn.py, or a published merged property CNN.")
-    width = first.shape[0] / 32
-    hairstyle = any(re.match(r"hairstyle_score_cnn\.", key) for key in state)
-    for resolution in CANDIDATE_RESOLUTIONS:
+def property_settings(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of the MergedPropertyCNN that has these keys and shapes; None when they describe none."""
+    hairstyle = any(key.startswith("hairstyle_score_cnn.") for key in state)
+    heads = {f"{name}.fc1.0.weight": [(window, layers)] for name, (window, layers, _) in SUBNETS.items()}
+    settings = _sizes(state, "eyes_score_cnn", heads)
+    return settings and {**settings, "hairstyle": hairstyle}
+
+
+def hairstyle_settings(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of the HairstyleCNN that has these keys and shapes; None when they describe none."""
+    towers = [(window, HAIRSTYLE_LAYERS) for window in HAIRSTYLE_WINDOWS.values()]
+    return _sizes(state, "bottom_left_cnn", {"fc1.0.weight": towers})
+
+
+def _sizes(state: Mapping[str, Any], first: str, heads: dict[str, list[tuple[Window, str]]]) -> dict[str, Any] | None:
+    """Resolution and width at which every head has the inputs that its windows and layers give."""
+    channels = shape(state, f"{first}.conv1.0.weight", 4)
+    flats = {key: shape(state, key, 2)[1:] for key in heads}
+    for resolution in CANDIDATE_RESOLUTIONS if channels else ():
+        width = channels[0] / 32
         try:
-            stacks = {name: fit_stack(layers, *window.size(resolution), width)
-                      for name, (window, layers, _) in SUBNETS.items()}
+            fitted = {
+                key: sum(fit_stack(layers, *window.size(resolution), width).flat for window, layers in parts)
+                for key, parts in heads.items()
+            }
         except ValueError:
             continue
-        shapes = {name: state.get(f"{name}.fc1.0.weight") for name in stacks}
-        if all(shapes[name] is not None and shapes[name].shape[1] == stack.flat for name, stack in stacks.items()):
-            return {"resolution": resolution, "width": width, "hairstyle": hairstyle}
-    raise PipelineError(f"{source}: its layer sizes belong to no property CNN of a known resolution "
-                        f"({', '.join(map(str, CANDIDATE_RESOLUTIONS))}). Train one with run_property_cnn.py --train.")
+        if all(flats[key] == (flat,) for key, flat in fitted.items()):
+            return {"resolution": resolution, "width": width}
+    return None
 
 
 def load_property_cnn(path: str | Path, device: str | torch.device = "cpu") -> MergedPropertyCNN:
-    """The property CNN of a file in eval mode, its resolution and width inferred; PipelineError if it does not fit."""
-    path = Path(path)
+    """The property CNN of a file, 8 or 7 scores, in eval mode, its settings inferred; PipelineError if it is none."""
     state = read_weights(path)
-    network = MergedPropertyCNN(**_architecture(state, path))
-    load_into(network, state, path)
+    if "eyes_score_cnn.conv1.0.weight" not in state:
+        raise refusal(f"{path} is not a property CNN", state, CURE)
+    settings = property_settings(state)
+    if settings is None:
+        known = ", ".join(map(str, CANDIDATE_RESOLUTIONS))
+        raise refusal(f"{path}: its layer sizes belong to no property CNN of a known resolution ({known})", state, CURE)
+    return _loaded(MergedPropertyCNN(**settings), state, path, device)
+
+
+def load_hairstyle_cnn(path: str | Path, device: str | torch.device = "cpu") -> HairstyleCNN:
+    """The hairstyle CNN of a published file in eval mode, its settings inferred; PipelineError if it is none."""
+    state = read_weights(path)
+    settings = hairstyle_settings(state)
+    if settings is None:
+        raise refusal(f"{path} is not a hairstyle CNN", state, "give the file ohlora_v3_hairstyle_property_cnn.pth")
+    return _loaded(HairstyleCNN(**settings), state, path, device)
+
+
+def merge_property_cnns(scores: MergedPropertyCNN, hairstyle: HairstyleCNN) -> MergedPropertyCNN:
+    """One network of eight scores out of a published one of seven and the hairstyle CNN, as published with v3."""
+    merged = MergedPropertyCNN(scores.resolution, scores.width)
+    towers = {f"hairstyle_score_cnn.{key}": value for key, value in hairstyle.state_dict().items()}
+    load_into(merged, {**scores.state_dict(), **towers}, "the merged property CNN")
+    return merged.to(next(scores.parameters()).device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _loaded(network: nn.Module, state: Mapping[str, Any], path: str | Path, device: str | torch.device) -> nn.Module:
+    load_into(network, state, path, CURE)
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-class CNNScorer:
-    """A Scorer that reads the eight property scores from pixels; always in eval mode, independent of the batch size."""
+def weight_record(path: str | Path) -> dict[str, Any]:
+    """What the JSON beside a weight file tells of the faces it was trained on and the units of its scores.
 
-    def __init__(self, network: MergedPropertyCNN, device: str | torch.device = "cpu", batch: int = 64):
-        if not network.has_hairstyle:
+    sha256; trained_on: their seeds in the grammar of `pipeline.seeds`; normalisation: that of its z-scores. The last
+    two are absent where the file does not say.
+    """
+    provenance = (read_json(stamp_path(path)).get("provenance") or {}) if stamp_path(path).exists() else {}
+    known = {name: provenance[name] for name in ("trained_on", "normalisation") if name in provenance}
+    return {"sha256": digest(path), **known}
+
+
+class CNNScorer:
+    """A Scorer that reads the eight property scores from pixels; always in eval mode, independent of the batch size.
+
+    network: a MergedPropertyCNN with hairstyle towers or a SecondGrader. record: what its weight file tells of it.
+    """
+
+    def __init__(
+        self,
+        network: MergedPropertyCNN | SecondGrader,
+        device: str | torch.device = "cpu",
+        batch: int = 64,
+        record: Mapping[str, Any] | None = None,
+    ):
+        if not getattr(network, "has_hairstyle", True):
             raise ValueError("a scorer needs all eight outputs; this property CNN has no hairstyle towers")
+        self.record = dict(record or {})
         self.network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device, self.batch = torch.device(device), batch
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", batch: int = 64) -> CNNScorer:
-        """The scorer of a weight file; PipelineError if the file is missing, broken or of another layout."""
-        return cls(load_property_cnn(path, device), device, batch)
+        """The scorer of a property CNN's or second grader's weight file; PipelineError if the file is neither."""
+        state = read_weights(path)
+        network = load_second_grader(path, device) if is_second_grader(state) else load_property_cnn(path, device)
+        if not getattr(network, "has_hairstyle", True):
+            cure = "use the merged property CNN, or join this one with the hairstyle CNN (merge_property_cnns)"
+            raise refusal(f"{path} is not a property CNN of eight scores", state, cure)
+        return cls(network, device, batch, weight_record(path))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What distinguishes this scorer from another, for tables and reports."""
+        kind = "second grader" if isinstance(self.network, SecondGrader) else "property CNN"
+        return {"scorer": kind, "resolution": self.resolution, "units": "z", **self.record}
 
     @property
     def resolution(self) -> int:
@@ -152,8 +224,9 @@ class CNNScorer:
     @torch.inference_mode()
     def score_tensor(self, images: torch.Tensor) -> torch.Tensor:
         """Scores float32 [N, 8] (order of PROPERTIES, z units) of images [N, 3, R, R] in [-1, 1], on the device."""
-        parts = [self.network(chunk.to(self.device, memory_format=torch.channels_last))
-                 for chunk in images.split(self.batch)]
+        parts = [
+            self.network(chunk.to(self.device, memory_format=torch.channels_last)) for chunk in images.split(self.batch)
+        ]
         return torch.cat(parts) if parts else torch.empty(0, len(PROPERTIES), device=self.device)
 
     def score(self, images: torch.Tensor) -> pd.DataFrame:

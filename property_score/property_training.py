@@ -19,12 +19,14 @@ from property_score.measure import PROPERTIES
 from property_score.property_cnn import MergedPropertyCNN
 from property_score.property_settings import PARTS, PropertyTraining
 
+POSE = PROPERTIES.index("pose")
+
 
 @dataclass(frozen=True)
 class TrainedPropertyCNN:
     """A trained network (eval mode, CPU), the part ("train", "val", "test") of each face, epoch log, test figures."""
 
-    network: MergedPropertyCNN
+    network: torch.nn.Module
     parts: np.ndarray
     log: pd.DataFrame
     test_figures: pd.DataFrame
@@ -51,13 +53,15 @@ def property_figures(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
         known = np.isfinite(labels[:, column])
         score, label = scores[known, column].astype(np.float64), labels[known, column].astype(np.float64)
         varies = known.sum() > 2 and score.std() > 0 and label.std() > 0
-        rows.append({
-            "property": name,
-            "faces": int(known.sum()),
-            "r": float(np.corrcoef(score, label)[0, 1]) if varies else float("nan"),
-            "mae": float(np.abs(score - label).mean()) if known.any() else float("nan"),
-            "mse": float(((score - label) ** 2).mean()) if known.any() else float("nan"),
-        })
+        rows.append(
+            {
+                "property": name,
+                "faces": int(known.sum()),
+                "r": float(np.corrcoef(score, label)[0, 1]) if varies else float("nan"),
+                "mae": float(np.abs(score - label).mean()) if known.any() else float("nan"),
+                "mse": float(((score - label) ** 2).mean()) if known.any() else float("nan"),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -69,8 +73,21 @@ def masked_mse(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (squares / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
 
-def predict(network: MergedPropertyCNN, images: np.ndarray, rows: np.ndarray, device: torch.device,
-            batch: int = 64) -> np.ndarray:
+def mirrored(
+    inputs: torch.Tensor, labels: torch.Tensor, which: torch.Tensor, level_pose: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror pictures [N, 3, R, R] left to right where bool [N] says so, and turn pose around in z-scores [N, 8].
+
+    level_pose: z-score of a level head, about which pose turns.
+    """
+    pose = torch.where(which, 2 * level_pose - labels[:, POSE], labels[:, POSE])
+    labels = torch.cat([labels[:, :POSE], pose[:, None], labels[:, POSE + 1 :]], dim=1)
+    return torch.where(which[:, None, None, None], inputs.flip(-1), inputs), labels
+
+
+def predict(
+    network: torch.nn.Module, images: np.ndarray, rows: np.ndarray, device: torch.device, batch: int = 64
+) -> np.ndarray:
     """Scores float32 [len(rows), 8] of the given rows of images uint8 [N, R, R, 3]; eval mode."""
     network.eval()
     parts = []
@@ -84,10 +101,12 @@ def train_property_cnn(
     images: np.ndarray,
     labels: pd.DataFrame | np.ndarray,
     *,
+    architecture: Callable[[int, float], torch.nn.Module] = MergedPropertyCNN,
     width: float = 0.25,
     settings: PropertyTraining | None = None,
     seed: int = 0,
     parts: np.ndarray | None = None,
+    level_pose: float | None = None,
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[dict], None] | None = None,
@@ -95,7 +114,9 @@ def train_property_cnn(
     """Train all eight outputs together; the weights of the best validation epoch, figures from the test faces only.
 
     images: uint8 RGB [N, R, R, 3], an array or memory map. labels: z-scores [N, 8] in the order of PROPERTIES (or a
-    frame with these columns), NaN where missing. parts: "train", "val" or "test" for each face, else `split_parts`.
+    frame with these columns), NaN where missing. architecture: network of a resolution and a width. parts: "train",
+    "val" or "test" for each face (others are not used), else `split_parts`. level_pose: z-score of a level head; with
+    it half of the training pictures, drawn anew in each epoch, are mirrored, which turns pose around and nothing else.
     checkpoint: file that is written after every epoch; a killed training that is started again with the same arguments
     goes on there and ends with the same weights. on_epoch: called with each row of the log.
     PipelineError if a property has no labels at all, or if the shapes do not fit.
@@ -107,27 +128,39 @@ def train_property_cnn(
     if min(len(members) for members in rows.values()) == 0:
         raise PipelineError("every part (train, val, test) needs at least one face; use more faces")
     clipped = torch.from_numpy(targets.clip(-settings.largest_label, settings.largest_label))
-    identity = _identity(images, targets, parts, width, settings, seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_seed(seed, 0))
-        network = MergedPropertyCNN(images.shape[1], width).to(device, memory_format=torch.channels_last)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate,
-                                      weight_decay=settings.weight_decay)
+        network = architecture(images.shape[1], width).to(device, memory_format=torch.channels_last)
+        identity = _identity(images, targets, parts, network, settings, seed, level_pose)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         state = _resume(checkpoint, identity, network, optimiser) or {"epoch": 0, "best": None, "log": []}
         with progress(settings.epochs, "train property CNN") as bar:
             bar.update(state["epoch"])
             while state["epoch"] < settings.epochs and not _is_over(state, settings):
-                row = _epoch(network, optimiser, images, clipped, rows, state["epoch"], settings, seed, device)
+                row = _epoch(
+                    network, optimiser, images, clipped, rows, state["epoch"], settings, seed, level_pose, device
+                )
                 if not math.isfinite(row["val_loss"]):
-                    raise PipelineError(f"the property CNN diverged in epoch {row['epoch']}; lower its learning rate "
-                                        f"(now {settings.learning_rate})")
+                    raise PipelineError(
+                        f"the property CNN diverged in epoch {row['epoch']}; lower its learning rate "
+                        f"(now {settings.learning_rate})"
+                    )
                 if row["val_loss"] < min((old["val_loss"] for old in state["log"]), default=math.inf):
                     state["best"] = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
                 state["log"].append(row)
                 state["epoch"] += 1
                 if checkpoint is not None:
-                    save_weights(checkpoint, {"network": network.state_dict(), "optimiser": optimiser.state_dict(),
-                                              "identity": identity, **state})
+                    save_weights(
+                        checkpoint,
+                        {
+                            "network": network.state_dict(),
+                            "optimiser": optimiser.state_dict(),
+                            "identity": identity,
+                            **state,
+                        },
+                    )
                 if on_epoch is not None:
                     on_epoch(row)
                 bar.update()
@@ -160,9 +193,10 @@ def _targets(images: np.ndarray, labels: pd.DataFrame | np.ndarray) -> np.ndarra
     return targets
 
 
-def _identity(images, targets, parts, width, settings, seed) -> str:
-    """What a checkpoint belongs to: the settings and the data (of the pictures a sample of rows, for speed)."""
-    total = hashlib.sha256(repr((asdict(settings), float(width), seed, images.shape)).encode())
+def _identity(images, targets, parts, network, settings, seed, level_pose) -> str:
+    """What a checkpoint belongs to: network, settings and data (of the pictures a sample of rows, for speed)."""
+    layout = {key: list(value.shape) for key, value in network.state_dict().items()}
+    total = hashlib.sha256(repr((asdict(settings), layout, seed, images.shape, level_pose)).encode())
     total.update(np.nan_to_num(targets, nan=1e9).tobytes() + "".join(parts.tolist()).encode())
     total.update(np.ascontiguousarray(images[:: max(1, len(images) // 64)]).tobytes())
     return total.hexdigest()
@@ -193,10 +227,13 @@ def _as_input(images: np.ndarray, rows: np.ndarray, device: torch.device) -> tor
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _epoch(network, optimiser, images, targets, rows, epoch, settings, seed, device) -> dict[str, float | int]:
-    # Order and dropout of an epoch depend on its number alone, so that a resumed training repeats them exactly.
+def _epoch(
+    network, optimiser, images, targets, rows, epoch, settings, seed, level_pose, device
+) -> dict[str, float | int]:
+    # Order, mirroring and dropout of an epoch depend on its number alone, so that a resumed training repeats them.
     torch.manual_seed(_seed(seed, 1 + epoch))
-    order = np.random.default_rng([seed, epoch]).permutation(rows["train"])
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(rows["train"])
     rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -204,7 +241,11 @@ def _epoch(network, optimiser, images, targets, rows, epoch, settings, seed, dev
     total = 0.0
     for start in range(0, len(order), settings.batch):
         members = np.sort(order[start : start + settings.batch])
-        loss = masked_mse(network(_as_input(images, members, device)), targets[members].to(device))
+        inputs, labels = _as_input(images, members, device), targets[members].to(device)
+        if level_pose is not None:
+            which = torch.from_numpy(random.random(len(members)) < 0.5).to(device)
+            inputs, labels = mirrored(inputs, labels, which, level_pose)
+        loss = masked_mse(network(inputs.contiguous(memory_format=torch.channels_last)), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -212,10 +253,16 @@ def _epoch(network, optimiser, images, targets, rows, epoch, settings, seed, dev
     known = targets[rows["val"]].numpy()
     scores = predict(network, images, rows["val"], device)
     figures = property_figures(scores, known).set_index("property")
-    row = {"epoch": epoch, "learning_rate": rate, "train_loss": total / len(order),
-           "val_loss": float(masked_mse(torch.from_numpy(scores), torch.from_numpy(known)))}
+    row = {
+        "epoch": epoch,
+        "learning_rate": rate,
+        "train_loss": total / len(order),
+        "val_loss": float(masked_mse(torch.from_numpy(scores), torch.from_numpy(known))),
+    }
     for name in PROPERTIES:
-        row |= {f"{name}_score_loss": float(figures.loc[name, "mse"]),
-                f"{name}_score_abs_diff": float(figures.loc[name, "mae"]),
-                f"{name}_score_corr": float(figures.loc[name, "r"])}
+        row |= {
+            f"{name}_score_loss": float(figures.loc[name, "mse"]),
+            f"{name}_score_abs_diff": float(figures.loc[name, "mae"]),
+            f"{name}_score_corr": float(figures.loc[name, "r"]),
+        }
     return row

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from property_score.head_pose import ANGLES
 from property_score.measure import PROPERTIES
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def table_names(algorithm: str, published: bool = False) -> tuple[str, str, str]
 
 
 def score_schema() -> "DataFrameSchema":
-    """Return the schema of a table of scores: img_no, img_path, eight scores (empty where missing), reason."""
+    """Return the schema of a table of scores: img_no, img_path, eight scores (empty where missing), reason.
+
+    yaw, pitch, roll: angles of the head in radians, where the profile names a network that tells them.
+    """
     from pandera.pandas import Check, Column, DataFrameSchema
 
     scores = {name: Column("float64", nullable=True) for name in SCORE_COLUMNS}
@@ -32,6 +36,7 @@ def score_schema() -> "DataFrameSchema":
             "img_no": Column("int64", Check.ge(0), unique=True),
             "img_path": Column(str),
             **scores,
+            **{name: Column("float64", required=False) for name in ANGLES},
             "reason": Column(str, nullable=True),
         },
         coerce=True,

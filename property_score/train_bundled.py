@@ -1,101 +1,103 @@
-"""Trains the bundled property CNN on faces that fit the persona, scored by the geometric scorer.
+"""Trains the bundled networks that score: the property CNN, and the second grader on other faces.
 
     python -m property_score.train_bundled --count 8000 --epochs 20
+    python -m property_score.train_bundled --network second_grader --count 8000 --epochs 24
 
-The faces come from the profile's base generator (and its fine-tuned v9, where that file is there), from seeds that no
-stage uses. Only those count in which the oracle sees the persona, as in a run's filtered folder.
+The faces come from the profile's base generator (and its fine-tuned v9, where the profile names one), from seeds that
+no stage and no other network uses. Only those count in which the oracle sees the persona, as in a run's filtered
+folder. Labels are the z-scores of the geometric scorer. The second grader takes the normalisation of the profile's
+property CNN, so that both score in the same units; train the property CNN first.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
-import pandas as pd
-import torch
 
-from pipeline.artefacts import save_weights
+from pipeline.artefacts import digest, save_weights
 from pipeline.command import Summary, limit_threads, main, resolve_device
-from pipeline.errors import PipelineError
-from pipeline.profile import Profile
-from pipeline.progress import progress
+from pipeline.profile import ROOT, Profile, shown
+from property_score.graders import normalisation_of
 from property_score.measure import PROPERTIES
 from property_score.normalisation import Normalisation
+from property_score.property_cnn import MergedPropertyCNN
 from property_score.property_settings import PropertyTraining
 from property_score.property_training import train_property_cnn
-from property_score.scorer import GeometricScorer, to_uint8
-from stylegan.checkpoint import load_generator
-from stylegan.sampling import sample
-from virtual_face.oracle import load_oracle
+from property_score.scorer import GeometricScorer
+from property_score.second_grader import SecondGrader
+from property_score.training_faces import measured, named_generators, persona_faces
 
-FIRST_SEED = 30_000_000
+# network: architecture, width, learning rate
+NETWORKS = {
+    "property_cnn": (MergedPropertyCNN, 0.25, 5e-4),  # r .93-.99 of eyes, mouth, pose, hair colour on its test faces
+    "second_grader": (SecondGrader, 1.0, 2e-3),
+}
 
 
 @dataclass
 class BundledOptions:
-    """Sample, score and train; writes the property CNN that ships with a profile."""
+    """Sample, measure and train; writes a network that ships with a profile."""
 
+    network: Literal["property_cnn", "second_grader"] = "property_cnn"
     profile: str = "demo"
     count: int = 8000
     """Faces to sample from each generator, before the persona is picked out."""
     epochs: int = 20
-    width: float = 0.25
-    out: str = "weights/demo/property_cnn.pth"
+    out: str = ""
+    """Weight file to write (default: where the profile looks for it)."""
     device: str = "auto"
     seed: int = 0
 
 
-def persona_faces(options: BundledOptions, profile: Profile, device: torch.device) -> np.ndarray:
-    """Faces uint8 [n, R, R, 3] of the profile's generators in which the oracle sees the persona."""
-    oracle, kept = load_oracle(profile.weight("attribute_net"), device), []
-    names = ["generator"]
-    try:
-        profile.weight("generator_v9")
-        names.append("generator_v9")
-    except PipelineError:
-        pass  # not trained yet
-    for number, name in enumerate(names):
-        generator = load_generator(profile.weight(name), device)
-        first = FIRST_SEED + number * options.count
-        seeds = list(range(first, first + options.count))
-        for _, _, images in progress(sample(generator, seeds, batch=16, device=device), f"sample {name}"):
-            fits = oracle.concept(oracle.attributes(images))
-            kept.append(to_uint8(images[torch.from_numpy(fits)]))
-    return np.concatenate(kept)
-
-
 def train(options: BundledOptions) -> None:
+    """Train one of NETWORKS and write it with its provenance."""
     limit_threads()
+    summary = Summary(options.network.replace("_", " "))
     profile, device = Profile.load(options.profile), resolve_device(options.device)
-    faces = persona_faces(options, profile, device)
+    out = options.out or ROOT / str(profile.get(f"weights.{options.network}"))
+    given = normalisation_of(profile) if options.network == "second_grader" else None
     scorer = GeometricScorer.load(profile, device=device)
-    parts = []
-    for start in progress(range(0, len(faces), 64), "measure"):
-        parts.append(scorer.score(torch.from_numpy(faces[start : start + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1))
-    raw = pd.concat(parts, ignore_index=True)
-    labels = Normalisation.fit(raw, PROPERTIES).apply(raw)[list(PROPERTIES)].to_numpy(np.float32)
-    settings = PropertyTraining(epochs=options.epochs)
+    faces = persona_faces(profile, options.network, options.count, device)
+    raw = measured(scorer, faces.images)
+    normalisation = given or Normalisation.fit(raw, PROPERTIES)
+    labels = normalisation.apply(raw)[list(PROPERTIES)].to_numpy(np.float32)
+    architecture, width, learning_rate = NETWORKS[options.network]
+    settings = PropertyTraining(epochs=options.epochs, learning_rate=learning_rate)
     trained = train_property_cnn(
-        faces, labels, width=options.width, settings=settings, seed=options.seed, device=device
+        faces.images,
+        labels,
+        architecture=architecture,
+        width=width,
+        settings=settings,
+        seed=options.seed,
+        level_pose=normalisation.z("pose", 0.0),
+        device=device,
     )
     figures = trained.test_figures
     save_weights(
-        options.out,
+        out,
         trained.network.state_dict(),
         half=True,
-        faces=len(faces),
+        faces=len(faces.images),
+        trained_on=faces.drawn,
+        generators={name: digest(profile.weight(name)) for name in named_generators(profile)},
         seed=options.seed,
-        width=options.width,
+        width=width,
         resolution=profile.resolution,
         training=asdict(settings),
+        epochs=len(trained.log),
+        normalisation=normalisation.record(),
         test_r={row.property: round(row.r, 4) for row in figures.itertuples()},
+        test_mae={row.property: round(row.mae, 4) for row in figures.itertuples()},
+        test_faces={row.property: row.faces for row in figures.itertuples()},
     )
-    summary = Summary("property CNN")
-    summary.wrote(options.out, f"{len(faces)} faces")
+    summary.wrote(shown(out), f"{len(faces.images)} faces, {len(trained.log)} epochs")
     for row in figures.itertuples():
         summary.note(f"{row.property}: r {row.r:.3f}, mean error {row.mae:.3f} on {row.faces} test faces")
     summary.print()
 
 
 if __name__ == "__main__":
-    main(BundledOptions, train, examples=__doc__)
+    main(BundledOptions, train, examples=(__doc__ or "").split("\n\n")[1])

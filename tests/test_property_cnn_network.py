@@ -7,7 +7,14 @@ import torch
 from pipeline.artefacts import save_weights
 from pipeline.errors import PipelineError
 from property_score.measure import PROPERTIES
-from property_score.property_cnn import CNNScorer, HairstyleCNN, MergedPropertyCNN, load_property_cnn
+from property_score.property_cnn import (
+    CNNScorer,
+    HairstyleCNN,
+    MergedPropertyCNN,
+    load_hairstyle_cnn,
+    load_property_cnn,
+    merge_property_cnns,
+)
 from property_score.property_settings import PropertyTraining
 from property_score.property_training import masked_mse, property_figures, split_parts, train_property_cnn
 from tests import author_cnn
@@ -21,28 +28,39 @@ def toy_scores(count, seed=0):
     random = np.random.default_rng(seed)
     labels = random.standard_normal((count, len(PROPERTIES))).astype(np.float32)
     images = random.normal(120, 6, (count, 32, 32, 3))
-    windows = ((12, 18, 8, 24), (0, 4, 0, 32), (28, 32, 13, 19), (21, 25, 12, 20), (15, 19, 11, 21), (6, 9, 0, 32),
-               (9, 12, 24, 32), (22, 32, 0, 10))
+    windows = (
+        (12, 18, 8, 24),
+        (0, 4, 0, 32),
+        (28, 32, 13, 19),
+        (21, 25, 12, 20),
+        (15, 19, 11, 21),
+        (6, 9, 0, 32),
+        (9, 12, 24, 32),
+        (22, 32, 0, 10),
+    )
     for column, (top, bottom, left, right) in enumerate(windows):
         images[:, top:bottom, left:right] += 25 * labels[:, column, None, None, None]
     return images.clip(0, 255).astype(np.uint8), labels
 
 
-def test_layout_and_scores_at_256_pixels_equal_the_author_s():
+def test_layout_and_scores_at_256_pixels_equal_the_author_s(tmp_path):
     images, golden = author_cnn.pictures() * 2 - 1, author_cnn.golden_outputs()
-    seven, hairstyle = author_cnn.fill(MergedPropertyCNN(hairstyle=False)), author_cnn.fill(HairstyleCNN())
+    torch.save(author_cnn.fill(MergedPropertyCNN(hairstyle=False)).state_dict(), tmp_path / "seven.pth")
+    torch.save(author_cnn.fill(HairstyleCNN()).state_dict(), tmp_path / "hairstyle.pth")
+    seven, hairstyle = load_property_cnn(tmp_path / "seven.pth"), load_hairstyle_cnn(tmp_path / "hairstyle.pth")
     assert author_cnn.digest(seven) == author_cnn.LAYOUTS["property7"]["filled_sha256"]
     assert author_cnn.digest(hairstyle) == author_cnn.LAYOUTS["hairstyle1"]["filled_sha256"]
-    merged = MergedPropertyCNN().eval()
+    # The published file of eight scores is these two, copied together.
+    torch.save(merge_property_cnns(seven, hairstyle).state_dict(), tmp_path / "merged.pth")
+    merged = load_property_cnn(tmp_path / "merged.pth")
     expected = author_cnn.LAYOUTS["merged8"]["keys"]
     assert author_cnn.shapes(merged) == expected and list(author_cnn.shapes(merged)) == list(expected)
     with torch.inference_mode():
         np.testing.assert_allclose(seven(images).numpy(), golden["property7"], atol=TOLERANCE)
         np.testing.assert_allclose(hairstyle(images).numpy(), golden["hairstyle1"], atol=TOLERANCE)
-        parts = {f"hairstyle_score_cnn.{key}": value for key, value in hairstyle.state_dict().items()}
-        merged.load_state_dict({**seven.state_dict(), **parts})
         both = np.concatenate([golden["property7"], golden["hairstyle1"]], axis=1)
-        np.testing.assert_allclose(merged(images).numpy(), both, atol=TOLERANCE)
+        for dtype in (torch.float32, torch.float64):
+            np.testing.assert_allclose(merged.to(dtype)(images.to(dtype)).numpy(), both, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(("resolution", "width"), [(32, 0.125), (64, 0.25), (128, 0.375)])
@@ -51,6 +69,12 @@ def test_a_file_tells_its_resolution_and_width(tmp_path, resolution, width):
     save_weights(tmp_path / "net.pth", network.state_dict(), half=True)
     loaded = load_property_cnn(tmp_path / "net.pth")
     assert (loaded.resolution, loaded.width, loaded.training) == (resolution, width, False)
+
+
+def test_a_scorer_refuses_a_property_cnn_of_seven_scores(tmp_path):
+    save_weights(tmp_path / "seven.pth", MergedPropertyCNN(32, 0.125, hairstyle=False).state_dict())
+    with pytest.raises(PipelineError, match=r"(?s)seven\.pth is not .* of eight scores.*property CNN, 7 scores.*cure"):
+        CNNScorer.load(tmp_path / "seven.pth")
 
 
 def test_a_file_that_is_no_property_cnn_is_refused(tmp_path):

@@ -13,10 +13,14 @@ import pandas as pd
 import pytest
 
 import run_property_cnn
-from pipeline.artefacts import save_image
+from pipeline.artefacts import read_image, read_json, save_arrays, save_image
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
+from pipeline.seeds import parse_seeds
 from property_score.measure import PROPERTIES
+from property_score.normalisation import Normalisation
+from property_score.property_cnn import CNNScorer
+from segmentation.parser import to_tensor
 from tests.test_property_cnn_network import toy_scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,12 +46,15 @@ def write_world(folder, count=60, extra=""):
     scores = run / "segmentation" / "property_score_results" / "all_scores_v2.csv"
     scores.parent.mkdir(parents=True)
     table.drop(index=5).to_csv(scores, index=False)  # stage 3 found no face in one of them
+    Normalisation.fit(table[COLUMNS].set_axis(list(PROPERTIES), axis=1)).save(scores.parent / "normalisation.json")
+    save_arrays(run / "stylegan" / "latents.npz", img_no=np.arange(2 * count), seed=np.arange(2 * count) + 500)
     profile = folder / "toy.toml"
     profile.write_text(f"""
 resolution = 32
 {extra}
 [property_cnn]
 width = 0.125
+folds = 2
 [property_cnn.training]
 epochs = 6
 batch = 16
@@ -77,7 +84,7 @@ def world(trained, tmp_path):
 def test_training_scores_every_filtered_face_and_takes_figures_from_the_test_part(trained):
     run, _ = trained
     scores = pd.read_csv(run / "segmentation" / "property_score_results" / "all_scores_v2_cnn.csv")
-    assert scores.columns.tolist() == ["img_no", "img_path", *COLUMNS]
+    assert scores.columns.tolist() == ["img_no", "img_path", *COLUMNS, "source"]
     assert scores["img_no"].tolist() == list(range(0, 120, 2)) and scores[COLUMNS].notna().all(axis=None)
     split = pd.read_csv(run / "property_score" / "log" / "split.csv")
     assert split["part"].value_counts().to_dict() == {"train": 47, "val": 6, "test": 6}
@@ -93,6 +100,45 @@ def test_training_scores_every_filtered_face_and_takes_figures_from_the_test_par
     assert not list(run.glob("**/training_checkpoint*"))
 
 
+def test_faces_of_the_training_are_scored_by_networks_that_did_not_see_them(trained):
+    run, _ = trained
+    scores = pd.read_csv(run / "segmentation" / "property_score_results" / "all_scores_v2_cnn.csv").set_index("img_no")
+    split = pd.read_csv(run / "property_score" / "log" / "split.csv").set_index("img_no")["part"]
+    expected = split.map({"train": "out of fold", "val": "out of fold", "test": "unseen"}).reindex(scores.index)
+    assert scores["source"].tolist() == expected.fillna("unseen").tolist()
+    model = run / "property_score" / "models" / "merged_property_cnn.pth"
+    seeing = CNNScorer.load(model)
+    paths = [run / path for path in scores["img_path"]]
+    own = seeing.score(to_tensor(np.stack([read_image(path) for path in paths])))[list(PROPERTIES)].to_numpy()
+    near = np.isclose(own, scores[COLUMNS], atol=1e-3).all(axis=1)
+    assert near[scores["source"] == "unseen"].all() and not near[scores["source"] == "out of fold"].any()
+
+
+def test_the_model_tells_its_faces_and_its_units(trained):
+    run, _ = trained
+    record = CNNScorer.load(run / "property_score" / "models" / "merged_property_cnn.pth").provenance
+    numbers = [number for number in range(0, 120, 2) if number != 10]
+    assert parse_seeds(record["trained_on"]) == [number + 500 for number in numbers]
+    fitted = read_json(run / "segmentation" / "property_score_results" / "normalisation.json")
+    assert record["normalisation"] == fitted and record["scorer"] == "property CNN"
+
+
+def test_evaluate_prints_the_figures_of_the_test_part_and_changes_no_model(world, capsys):
+    run, profile = world
+    before = results(run)
+    run_property_cnn.run(options(run, profile, evaluate=True))
+    out = capsys.readouterr().out
+    assert results(run) == before
+    figures = pd.read_csv(run / "property_score" / "log" / "figures.csv").set_index("property")
+    line = next(line.split() for line in out.splitlines() if line.strip().startswith("mouth "))
+    assert line[:4] == ["mouth", "test", "6", f"{figures.loc['mouth', 'r']:.3f}"] and "to" in line
+    with pytest.raises(PipelineError, match="--train and --evaluate exclude each other"):
+        run_property_cnn.plan(options(run, profile, evaluate=True, train=True))
+    shutil.rmtree(run / "property_score")
+    with pytest.raises(PipelineError, match=r"merged_property_cnn\.pth is missing; run run_property_cnn\.py"):
+        run_property_cnn.run(options(run, profile, evaluate=True))
+
+
 def test_run_again_there_is_nothing_new(world):
     run, profile = world
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
@@ -106,10 +152,19 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_model_and_tabl
     run, profile = world
     undisturbed = results(run)
     shutil.rmtree(run / "property_score")
-    call = [sys.executable, str(ROOT / "run_property_cnn.py"), "--profile", str(profile), "--run", str(run), "--train",
-            "--device", "cpu"]
+    call = [
+        sys.executable,
+        str(ROOT / "run_property_cnn.py"),
+        "--profile",
+        str(profile),
+        "--run",
+        str(run),
+        "--train",
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint, deadline = run / "property_score" / "log" / "training_checkpoint.pt", time.monotonic() + 60
+    checkpoint, deadline = run / "property_score" / "log" / "training_checkpoint.pt", time.monotonic() + 300
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)

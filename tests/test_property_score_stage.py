@@ -21,6 +21,7 @@ from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.tables import read_table, write_table
+from property_score.head_pose import ANGLES, OracleHeadPose
 from property_score.measure import measure
 from property_score.normalisation import Normalisation
 from property_score.scorer import ALIGNED_WINDOW, PROPERTIES, GeometricScorer, to_uint8
@@ -89,6 +90,29 @@ def test_imputed_values_are_the_median_and_keep_their_reason(parsed_run, write_p
     assert row["pose_score"] == pytest.approx(scores["pose_score"].median()) and "no eyes" in row["reason"]
     assert table(parsed_run, "all_scores_v2_raw.csv")["pose_score"].isna().sum() == 3
     assert any("set to the median" in note for note in summary.notes)
+
+
+def test_angles_of_the_head_stand_beside_the_scores_in_radians(parsed_run, tiny_profile):
+    score(parsed_run, tiny_profile)
+    raw, scores = table(parsed_run, "all_scores_v2_raw.csv"), table(parsed_run, "all_scores_v2.csv")
+    assert raw.columns.tolist() == ["img_no", "img_path", *SCORE_COLUMNS, *ANGLES, "reason"]
+    pictures = np.stack([read_image(parsed_run / path) for path in raw["img_path"]])
+    expected = OracleHeadPose(Profile.load(tiny_profile).weight("attribute_net")).angles(pictures)
+    np.testing.assert_allclose(raw[list(ANGLES)], expected, atol=1e-5)
+    assert raw[list(ANGLES)].equals(scores[list(ANGLES)])
+    score(parsed_run, tiny_profile, published=True)
+    published = pd.read_csv(parsed_run / FOLDER / "all_scores_v2_published.csv")
+    assert published.columns.tolist() == ["img_no", "img_path", *SCORE_COLUMNS, "reason"]
+
+
+def test_the_profile_chooses_how_hair_is_measured_and_by_whom_the_head_pose(parsed_run, write_profile):
+    score(parsed_run, write_profile(property_score={"hairstyle": "blocks", "head_pose": "none"}))
+    raw = table(parsed_run, "all_scores_v2_raw.csv")
+    expected = measure(MAPS, IMAGES, hairstyle="blocks")
+    np.testing.assert_allclose(raw["hairstyle_score"], expected["hairstyle"], rtol=1e-12, equal_nan=True)
+    assert not raw["hairstyle_score"].equals(measure(MAPS, IMAGES)["hairstyle"]) and "yaw" not in raw
+    with pytest.raises(PipelineError, match="hairstyle = 'braids'; use texture or blocks"):
+        score(parsed_run, write_profile(property_score={"hairstyle": "braids"}))
 
 
 def test_published_v1_takes_its_colours_from_the_whole_picture_resized(parsed_run, tiny_profile):
