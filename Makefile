@@ -28,13 +28,16 @@ weights: setup ## train the bundled weights anew from nothing (hours)
 	$(PY) -m virtual_face.dataset --out work/heldout --count 2048 --first-seed 1000000
 	$(PY) -m virtual_face.train_oracle --data work/renders --out weights/demo/attribute_net.pth --minutes 15
 	$(PY) -m segmentation.train_parsenet --data work/renders --out weights/demo/parsenet.pth --minutes 20
-	$(PY) -m virtual_face.train_generator --minutes 120 --oracle weights/demo/attribute_net.pth
-	$(PY) -m virtual_face.train_discriminator --minutes 5
+	$(PY) -m torch.distributed.run --nproc-per-node 2 -m virtual_face.train_generator --minutes 60
+	$(PY) -m torch.distributed.run --nproc-per-node 2 -m virtual_face.train_generator --minutes 150 \
+	  --oracle weights/demo/attribute_net.pth
+	$(PY) -m virtual_face.train_discriminator --minutes 4
 	$(PY) -m virtual_face.label --out weights/demo/labels_first_2000.csv
 	$(PY) run_pipeline.py --profile demo --run runs/weights --to 2 --train
 	$(PY) -m cnn.bundle --run runs/weights --to weights/demo/cnn
 	$(PY) run_stylegan_finetune_v9.py --run runs/weights --train --export weights/demo/generator_v9.pth
-	$(PY) -m property_score.train_bundled --count 6000 --epochs 16
+	$(PY) -m property_score.train_bundled --count 8000 --epochs 16
+	$(PY) -m property_score.train_bundled --network second_grader --count 8000 --epochs 20
 
 reproduce: weights ## the bundled weights anew, then every stage trained anew, into runs/reproduce (many hours)
 	$(PY) run_pipeline.py --profile demo --run runs/reproduce --train

@@ -8,9 +8,8 @@
 The mapping network stays as it was drawn; a latent's face is the render of the factors that `LatentMap` reads from its
 w, and the synthesis network learns to draw it: 32, then 64, then 128 pixels. While it trains, the style layers take the
 whitened p = read (w - mean) in place of w, which is far better conditioned; the product is folded into ordinary style
-weights at the end. With --oracle a feature loss and a
-discriminator on the oracle's features sharpen it. The same command goes on where it stopped; under
-torch.distributed.run each process takes a core and a batch of its own.
+weights at the end. With --oracle a feature loss sharpens it, with --adversarial also a critic of the oracle's features.
+The same command goes on where it stopped; under torch.distributed.run each process takes a core and a batch of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.artefacts import atomic
+from pipeline.artefacts import atomic, read_json, stamp_path
 from pipeline.command import main
 from pipeline.seeds import latents_from_seeds
 from stylegan.checkpoint import load_generator, save_checkpoint
@@ -72,7 +71,7 @@ class GeneratorOptions:
     """Oracle weights: adds the feature loss and the feature discriminator."""
     feature: float = 0.25
     """Weight of the feature loss."""
-    adversarial: float = 0.12
+    adversarial: float = 0.0
     """Weight of the adversarial term once the feature discriminator is warm; 0 trains none. For the last minutes, when
     rates are low: earlier it costs more pictures than it gives."""
     rate: float = 1e-2
@@ -217,6 +216,7 @@ class Training:
             self.load()
         elif options.resume:
             self.take(load_generator(options.resume))
+            self.seen = max(self.seen, int(read_json(stamp_path(options.resume))["provenance"].get("pictures_seen", 0)))
         # Every process, and every start, draws pictures of its own.
         self.random = torch.Generator().manual_seed(hash((options.seed, self.seen, rank())))
 
