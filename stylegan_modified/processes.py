@@ -86,7 +86,8 @@ class Processes:
             dist.barrier()
 
     def leave(self) -> None:
-        """End the group."""
+        """End the group, all processes together: one that is still sending would die of a closed connection."""
         if self.several:
+            dist.barrier()
             dist.destroy_process_group()
             self.several = False

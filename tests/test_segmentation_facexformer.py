@@ -100,7 +100,8 @@ def test_segmentation_logits_and_classes_equal_the_reference(run, dtype):
     flat = logits.numpy().ravel()
     assert error(flat[GOLDEN["noise/seg_idx"]], GOLDEN["noise/seg_sample_f64"]) < LIMIT[dtype]
     pooled = torch.nn.functional.avg_pool2d(logits, 8)
-    assert error(pooled, GOLDEN["noise/seg_pool28_f32"]) < LIMIT["float32"]
+    # This reference was computed in float32: its rounding adds to ours.
+    assert error(pooled, GOLDEN["noise/seg_pool28_f32"]) < 2 * LIMIT["float32"]
     stats = torch.stack([logits.mean(dim=(2, 3)), logits.std(dim=(2, 3), correction=0)], dim=2)
     assert error(stats, GOLDEN["noise/seg_class_stats_f64"]) < LIMIT[dtype]
     same = logits.argmax(dim=1)[0].numpy() == GOLDEN["noise/argmax_f64"]
