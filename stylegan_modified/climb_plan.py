@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cnn.models import model_paths
 from pipeline.artefacts import code_version
@@ -12,6 +11,7 @@ from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
+from stylegan_modified.plan import Call
 from stylegan_modified.settings import settings_of
 from stylegan_modified.versions import Version
 
@@ -20,20 +20,10 @@ CODE = ("run_stylegan_finetune", "stylegan", "stylegan_modified", "cnn.filter_cn
 
 
 @dataclass
-class ClimbPlan:
-    """Settings, inputs and outputs of one rung."""
+class ClimbPlan(Call):
+    """One rung: which version, and its outputs."""
 
-    profile: Profile
-    run: Run
     version: Version
-    seed: int
-    device: str
-    force: bool
-    settings: dict[str, Any]
-    weights: dict[str, Path]
-    faces: list[Path]
-    stamp: dict[str, Any]
-    notes: list[str]
 
     def path(self, name: str) -> Path:
         """Return the path of something in stylegan_modified/ of the run; {tag} is filled in."""
@@ -112,7 +102,17 @@ def make_climb(options: StageOptions, version: Version, steps: int | None = None
         "code": code_version(*CODE),
     }
     return ClimbPlan(
-        profile, run, version, options.seed, options.device, options.force, settings, weights, faces, stamp, notes
+        profile=profile,
+        run=run,
+        seed=options.seed,
+        device=options.device,
+        force=options.force,
+        settings=settings,
+        weights=weights,
+        faces=faces,
+        stamp=stamp,
+        notes=notes,
+        version=version,
     )
 
 

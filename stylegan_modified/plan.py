@@ -26,22 +26,28 @@ GENERATOR = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 
 
 @dataclass
-class Plan:
-    """Settings, inputs and outputs of one call."""
+class Call:
+    """Settings and inputs of one call, of stage 5 or of any version."""
 
     profile: Profile
     run: Run
-    resolution: int
     seed: int
     device: str
     force: bool
-    start: str
-    """Where training starts: "bundle" (the v9 net that ships) or "base" (the base generator, over v1)."""
     settings: dict[str, Any]
     weights: dict[str, Path]
     faces: list[Path]
     stamp: dict[str, Any]
     notes: list[str]
+
+
+@dataclass
+class Plan(Call):
+    """Stage 5: what to start from, and its outputs."""
+
+    resolution: int
+    start: str
+    """Where training starts: "bundle" (the v9 net that ships) or "base" (the base generator, over v1)."""
 
     def path(self, name: str) -> Path:
         """Return the path of something in stylegan_modified/ of the run."""

@@ -1,6 +1,5 @@
 """Golden data of the FaceXFormer tests: deterministic weights and inputs, results of the reference in tests/data."""
 
-import hashlib
 import json
 import math
 import zlib
@@ -33,14 +32,6 @@ def fill(module: torch.nn.Module) -> torch.nn.Module:
     state = {k: golden_value(k, tuple(v.shape)) if v.is_floating_point() else v for k, v in own.items()}
     module.load_state_dict(state, strict=True)
     return module.eval()
-
-
-def digest(module: torch.nn.Module) -> str:
-    h = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        h.update(key.encode())
-        h.update((value.float() if value.is_floating_point() else value.long()).numpy().tobytes())
-    return h.hexdigest()
 
 
 def noise() -> torch.Tensor:

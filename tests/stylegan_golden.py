@@ -47,7 +47,8 @@ def digest(module: torch.nn.Module) -> str:
     h = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         h.update(key.encode())
-        h.update(np.ascontiguousarray(value.float().numpy()).tobytes())
+        exact = value.float() if value.is_floating_point() else value.long()
+        h.update(np.ascontiguousarray(exact.numpy()).tobytes())
     return h.hexdigest()
 
 

@@ -157,7 +157,6 @@ def test_scorers_that_share_a_training_face_are_refused_as_judges():
         check_independent(finder, scorer("second grader", None))
 
 
-@pytest.mark.skipif(not (ROOT / "weights/demo/second_grader.pth").is_file(), reason="not trained yet")
 def test_the_bundled_scorers_share_no_training_face_and_score_in_the_same_units():
     profile = Profile.load("demo")
     property_cnn, second = (load_scorer(name, profile).provenance for name in ("property_cnn", "second_grader"))

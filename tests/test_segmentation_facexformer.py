@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from facexformer_golden import FACE_BOXES, GOLDEN, KEYS
-from stylegan_golden import error
+from stylegan_golden import digest, error
 
 from pipeline.artefacts import save_weights
 from pipeline.errors import PipelineError
@@ -72,7 +72,7 @@ def test_layout_and_key_order_are_the_published_ones(network):
     assert {key: list(value.shape) for key, value in state.items()} == KEYS["keys"]
     assert list(state) == list(KEYS["keys"]) and len(state) == 505
     assert sum(value.numel() for value in network.parameters()) == KEYS["parameters"] == 91_985_943
-    assert golden.digest(network) == KEYS["sha256"]
+    assert digest(network) == KEYS["sha256"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -216,7 +216,7 @@ def test_the_published_checkpoint_loads_through_a_profile(network, write_profile
     sections = {"weights": {"facexformer": path}, "segmentation": {"parser": "facexformer"}}
     parser = load_parser(Profile.load(write_profile(**sections)))
     assert parser.name == "facexformer" and (parser.batch, parser.precision) == (1, torch.float32)
-    assert golden.digest(parser._network) == KEYS["sha256"]
+    assert digest(parser._network) == KEYS["sha256"]
     assert not any(value.requires_grad for value in parser._network.parameters()) and not parser._network.training
     path.unlink()  # a third of a gigabyte
 

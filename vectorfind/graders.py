@@ -6,7 +6,6 @@ A grader's scores are divided by their deviation on faces of the pool, so that a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,25 +41,22 @@ class Grader:
 def open_scorers(profile: Profile, run: Run, names, device: str = "auto") -> tuple[dict[str, object], list[str]]:
     """Scorers beside the one that finds, by name, and notes on those that this profile lacks."""
     from pipeline.command import resolve_device
+    from property_score.graders import load_scorer, normalisation_of
 
     where, scorers, notes = resolve_device(device), {}, []
     for name in names:
         if name == SECOND:
-            from property_score.property_cnn import CNNScorer
-
             path = profile.get("weights.second_grader", None)
             if path is None or not (ROOT / str(path)).is_file():
                 notes.append(
                     f"the second grader's weights ({path or 'none named in [weights]'}) are missing: it is left out"
                 )
                 continue
-            scorers[name] = CNNScorer.load(ROOT / str(path), where)
+            scorers[name] = load_scorer("second_grader", profile, run, where)
         elif name == GEOMETRIC:
             from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
 
-            fitted: Path | None = run.path("segmentation", "property_score_results", "normalisation.json")
-            fitted = fitted if fitted.is_file() else None
-            scorers[name] = GeometricScorer.load(profile, fitted, where, ALIGNED_WINDOW)
+            scorers[name] = GeometricScorer.load(profile, normalisation_of(profile, run), where, ALIGNED_WINDOW)
         elif name != FINDER:
             raise PipelineError(f"unknown grader '{name}': choose among {', '.join(GRADERS)}")
     return scorers, notes

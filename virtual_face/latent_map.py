@@ -6,8 +6,8 @@ factors (see `population.head_parameters`), which alone leaves eyes and mouth at
 that this leaves straight, and those of eyes and mouth, are bent besides: p plus a sine of a pair of other p's, or p
 times a gain that depends on another. z is less linear still.
 
-Not every factor is bent: a synthesis network whose styles are linear in w learns each sine slowly (bending all of them
-cost 30 % more pictures seen for the same error), and a sine on the colour of the clothes makes no method's life harder.
+Not every factor is bent: a synthesis network whose styles are linear in w learns each sine slowly, and a sine on the
+colour of the clothes makes no method's life harder.
 
 Mirroring stays possible: the factors that change sign when a picture is mirrored depend on their own p's oddly, all
 others do not depend on those, so negating the odd p's gives the mirrored face.
