@@ -96,7 +96,8 @@ class Climb:
             latents=self._latents(),
             processes=self.processes,
         )
-        files = Files(plan.path("state_{tag}.pth"), plan.path("train_log_{tag}.csv"), plan.path("samples_{tag}"))
+        names = ("state_{tag}.pth", "train_log_{tag}.csv", "samples_{tag}", "tensorboard_{tag}")
+        files = Files(*(plan.path(name) for name in names))
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
         free = {"steps", "samples", "cases", "minutes", "accumulate"}
         fingerprint = {key: value for key, value in settings.items() if key not in free} | {

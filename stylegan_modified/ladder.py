@@ -147,6 +147,7 @@ class Ladder:
             plan.path(f"state_{ending}.pth"),
             plan.path("train_log_v9.csv" if name == "v9" else "train_log_v9_begin.csv"),
             plan.path(f"samples_{ending}"),
+            plan.path(f"tensorboard_{ending}"),
         )
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
         free = {"steps", "samples"} | ({"v1_steps"} if name == "v1" else set())

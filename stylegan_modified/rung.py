@@ -15,11 +15,13 @@ from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.tables import write_table
 from stylegan_modified.carry import BRANCH_ALIVE
+from stylegan_modified.event_log import EventLog, clear_events
 from stylegan_modified.monitor import Monitor
 from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import OBEYED
 
 _MEASURED = ("r1_penalty", "d_train_count", "g_train_count", "real_scores_mean", "fake_scores_mean", "real_fake_auroc")
+_TRAINING = ("epoch", "d_loss", "g_loss", *_MEASURED, "term_loss")  # in event files apart from what monitors measure
 _WATCHED = (
     *("concept_share", "concept_low", "concept_high", "mean_gender", "mean_quality", "mean_age", "mean_glasses"),
     *("diversity", "branch_share", "monitor_auroc"),
@@ -45,11 +47,12 @@ LOG = DataFrameSchema(
 
 @dataclass(frozen=True)
 class Files:
-    """Where one rung keeps its state, its log and its sample strips."""
+    """Where one rung keeps its state, its log, its sample strips and its TensorBoard events."""
 
     state: Path
     log: Path
     strips: Path
+    events: Path
 
     def strip(self, step: int) -> Path:
         """Return the path of the strip of one step."""
@@ -93,11 +96,14 @@ def train_rung(
     rows = _resume(trainer, steps, files, fingerprint, say)
     group.wait()  # until the last process has read the state, the first one must not write another
     name = trainer.version.name
+    if group.first and not rows:
+        _clear(files)
+    events = EventLog(files.events, rows, _TRAINING) if group.first else None
     if not rows:
         row = {**_position(trainer), **trainer.row()}
         if group.first:
-            _clear(files)
             row |= _watch(trainer, monitor, files, say)
+            events.add(row, files.strip(0))
         rows.append(row)
     if group.first:
         write_table(files.log, _frame(rows), LOG)
@@ -114,12 +120,16 @@ def train_rung(
             rows.append(row)
             if not group.first:
                 continue
-            if step % rhythm.monitor == 0 or last:
+            watched = step % rhythm.monitor == 0 or last
+            if watched:
                 row |= _watch(trainer, monitor, files, say)
+            events.add(row, files.strip(step) if watched else None)
             write_table(files.log, _frame(rows), LOG)
             if step % rhythm.save == 0 or last:
                 content = {**trainer.state(), "rows": rows, "fingerprint": fingerprint}
                 save_weights(files.state, content, step=step, version=name)
+    if events:
+        events.close()
     group.wait()
     return _frame(rows)
 
@@ -156,8 +166,9 @@ def joined(logs: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _clear(files: Files) -> None:
-    """Remove what an earlier training of other inputs left: its strips would stand among the new ones."""
+    """Remove what an earlier training of other inputs left: its strips and curves would stand among the new ones."""
     files.state.unlink(missing_ok=True)
+    clear_events(files.events)
     for path in files.strips.glob("step_*.png"):
         path.unlink()
 

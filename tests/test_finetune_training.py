@@ -26,7 +26,7 @@ class Killed(RuntimeError):
     """Stands for SIGKILL: nothing catches it, nothing is tidied."""
 
 
-def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published=False):
+def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published=False, save=2):
     """Train one rung of the tiny world in a folder; returns the trainer and its log."""
     trainer = world.trainer(version, seed=seed, published=published)
     if kill_at is not None:
@@ -39,9 +39,9 @@ def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published
 
         trainer.step = step
     monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(100, 132), 16, "cpu", strip=4)
-    files = Files(folder / "state.pth", folder / "log.csv", folder / "strips")
-    said = [] if said is None else said
-    return trainer, train_rung(trainer, steps, monitor, files, RHYTHM, {"seed": seed}, said.append)
+    files = Files(folder / "state.pth", folder / "log.csv", folder / "strips", folder / "events")
+    said, rhythm = [] if said is None else said, dataclasses.replace(RHYTHM, save=save)
+    return trainer, train_rung(trainer, steps, monitor, files, rhythm, {"seed": seed}, said.append)
 
 
 def weights(trainer):
@@ -144,7 +144,7 @@ def test_a_dead_branch_is_called_out(tmp_path):
         net.mapping.dense_new1.bias.data *= 1e-3
     monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(16), 16, "cpu", strip=4)
     said = []
-    files = Files(tmp_path / "state.pth", tmp_path / "log.csv", tmp_path / "strips")
+    files = Files(tmp_path / "state.pth", tmp_path / "log.csv", tmp_path / "strips", tmp_path / "events")
     train_rung(trainer, 1, monitor, files, Rhythm(1, 1, 1), {}, said.append)
     assert any("WARNING" in line and "branch" in line for line in said)
 
