@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 RUN ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sheet weights reproduce measure publish clean
+.PHONY: help setup demo test lint sheet weights reproduce measure family publish clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,9 @@ weights: setup ## train the bundled weights anew from nothing (hours)
 	$(PY) run_pipeline.py --profile demo --run runs/weights --to 2 --train
 	$(PY) -m cnn.bundle --run runs/weights --to weights/demo/cnn
 	$(PY) run_stylegan_finetune_v9.py --run runs/weights --train --export weights/demo/generator_v9.pth
-	$(PY) -m property_score.train_bundled --count 8000 --epochs 16
-	$(PY) -m property_score.train_bundled --network second_grader --count 8000 --epochs 20
+	$(PY) -m property_score.train_bundled --count 6000 --epochs 14
+	$(PY) -m property_score.train_bundled --network second_grader --count 6000 --epochs 14
+	$(PY) run_stylegan_finetune.py --run runs/weights --version v1 --export weights/demo/generator_v1.pth
 
 reproduce: weights ## the bundled weights anew, then every stage trained anew, into runs/reproduce (many hours)
 	$(PY) run_pipeline.py --profile demo --run runs/reproduce --train
@@ -45,11 +46,13 @@ reproduce: weights ## the bundled weights anew, then every stage trained anew, i
 measure: setup ## measure renders, generator and latent space; needs the renders that `make weights` draws
 	$(PY) -m virtual_face.measure
 
-publish: ## copy the reports and pictures of a run into reports/ and images/
-	mkdir -p reports/finetune_v9 images
-	cp $(RUN)/stylegan_modified/*_v9.png reports/finetune_v9/
-	sed 's#\.\./stylegan_modified/#finetune_v9/#g' $(RUN)/reports/finetune_v9.md > reports/finetune_v9.md
-	cp -r $(RUN)/reports/vectorfind_svm_w $(RUN)/reports/vectorfind_svm_w.md reports/
+FAMILY := v1 v2 v3 v4 v5 v8
+family: setup ## every version of the fine-tuning family, mended and as published, with reports (70 minutes on one core)
+	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run $(RUN) --version $$version || exit 1; done
+	for version in $(FAMILY) v9; do $(PY) run_stylegan_finetune.py --run $(RUN) --version $$version --published || exit 1; done
+
+publish: ## copy the reports of a run, with their pictures, into reports/, and its strip into images/
+	$(PY) -m pipeline.publish --run $(RUN)
 	cp $(RUN)/reports/vectorfind_svm_w/strip_mouth.jpg images/strip.jpg
 
 clean: ## remove the demo run and caches; other runs and .venv stay

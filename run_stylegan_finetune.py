@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from pipeline.artefacts import is_fresh, write_stamp
+from pipeline.artefacts import is_fresh, read_json, stamp_path, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main
 from pipeline.errors import PipelineError
 from stylegan_modified.climb_plan import ClimbPlan, make_climb
-from stylegan_modified.versions import EXPERIMENTS, version_of
+from stylegan_modified.versions import EXPERIMENTS, OBEYED, version_of
 
 EXAMPLES = """
 python run_stylegan_finetune.py --version v1
@@ -41,12 +42,17 @@ class Options(StageOptions):
     given."""
     steps: int | None = None
     """Training steps; those of the profile unless given."""
+    export: str = ""
+    """Write the generator also to this file, as it ships: in half precision, only what differs from the base generator,
+    which must lie in the same folder."""
 
 
 def plan(options: Options) -> list[ClimbPlan]:
     """Resolve the options against the profile; more than one plan for the experiments of v5."""
     if options.experiment and options.version != "v5":
         raise PipelineError(f"--experiment {options.experiment} belongs to v5, not to {options.version}")
+    if options.export and options.version in ("v5", "v9"):
+        raise PipelineError("--export: v5 is three nets, and v9 ships by run_stylegan_finetune_v9.py --export")
     names = [options.version]
     if options.version == "v5":
         names = [EXPERIMENTS[options.experiment]] if options.experiment else list(EXPERIMENTS.values())
@@ -60,6 +66,8 @@ def run(options: Options) -> None:
         return
     for work in plan(options):
         _run_one(work)
+        if options.export:
+            _export(work, Path(options.export))
 
 
 def _stage_5(options: Options) -> None:
@@ -97,6 +105,19 @@ def _run_one(work: ClimbPlan) -> None:
     for note in work.notes:
         summary.note(note)
     summary.print()
+
+
+def _export(work: ClimbPlan, path: Path) -> None:
+    from stylegan.checkpoint import load_generator, save_beside
+
+    base = work.weights["base"]
+    if path.resolve().parent != base.resolve().parent:
+        raise PipelineError(f"--export {path}: the file leans on {base} and must lie beside it; give {base.parent}/...")
+    known = read_json(stamp_path(work.generator))["provenance"]
+    result = read_json(work.result)
+    told = {name: result["labels_50"][f"{name}_corr"] for name in OBEYED}
+    save_beside(path, load_generator(work.generator), base, **known, labels_obeyed=told, faces=len(work.faces))
+    print(f"  {path}: what differs from {base.name}", flush=True)
 
 
 if __name__ == "__main__":

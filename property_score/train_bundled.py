@@ -5,8 +5,8 @@
 
 The faces come from the profile's base generator (and its fine-tuned v9, where the profile names one), from seeds that
 no stage and no other network uses. Only those count in which the oracle sees the persona, as in a run's filtered
-folder. Labels are the z-scores of the geometric scorer. The second grader takes the normalisation of the profile's
-property CNN, so that both score in the same units; train the property CNN first.
+folder. Labels are the z-scores of the geometric scorer. The second grader is rewritten at the end to the normalisation
+of the profile's property CNN, so that both score in the same units; the property CNN has to be there by then.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from pipeline.artefacts import digest, save_weights
 from pipeline.command import Summary, limit_threads, main, resolve_device
@@ -57,11 +58,10 @@ def train(options: BundledOptions) -> None:
     summary = Summary(options.network.replace("_", " "))
     profile, device = Profile.load(options.profile), resolve_device(options.device)
     out = options.out or ROOT / str(profile.get(f"weights.{options.network}"))
-    given = normalisation_of(profile) if options.network == "second_grader" else None
     scorer = GeometricScorer.load(profile, device=device)
     faces = persona_faces(profile, options.network, options.count, device)
     raw = measured(scorer, faces.images)
-    normalisation = given or Normalisation.fit(raw, PROPERTIES)
+    normalisation = Normalisation.fit(raw, PROPERTIES)
     labels = normalisation.apply(raw)[list(PROPERTIES)].to_numpy(np.float32)
     architecture, width, learning_rate = NETWORKS[options.network]
     settings = PropertyTraining(epochs=options.epochs, learning_rate=learning_rate)
@@ -76,6 +76,11 @@ def train(options: BundledOptions) -> None:
         device=device,
     )
     figures = trained.test_figures
+    if options.network == "second_grader":
+        given = normalisation_of(profile)
+        factors = in_units_of(trained.network, normalisation, given)
+        figures["mae"] *= figures["property"].map(factors)
+        normalisation = given
     save_weights(
         out,
         trained.network.state_dict(),
@@ -97,6 +102,17 @@ def train(options: BundledOptions) -> None:
     for row in figures.itertuples():
         summary.note(f"{row.property}: r {row.r:.3f}, mean error {row.mae:.3f} on {row.faces} test faces")
     summary.print()
+
+
+def in_units_of(network: SecondGrader, own: Normalisation, other: Normalisation) -> dict[str, float]:
+    """Rewrite the last layer so that z-scores of `own` become z-scores of `other`; returns the factor of each score."""
+    factors = {name: own.scale[name] / other.scale[name] for name in PROPERTIES}
+    shifts = [other.z(name, own.centre[name]) for name in PROPERTIES]
+    factor = torch.tensor([factors[name] for name in PROPERTIES], dtype=network.head.weight.dtype)
+    with torch.no_grad():
+        network.head.weight.mul_(factor[:, None])
+        network.head.bias.mul_(factor).add_(torch.tensor(shifts, dtype=factor.dtype))
+    return factors
 
 
 if __name__ == "__main__":

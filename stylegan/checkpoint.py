@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from pipeline.artefacts import load_into, read_weights, save_weights
+from pipeline.artefacts import digest, load_into, read_weights, save_weights
+from pipeline.errors import PipelineError
 from pipeline.recognition import refusal
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
@@ -84,12 +85,44 @@ def save_checkpoint(path: Path | str, half: bool = False, **models: Any) -> None
     save_weights(path, table, half=half, **provenance)
 
 
+def save_beside(path: Path | str, generator: torch.nn.Module, base: Path | str, **provenance: Any) -> None:
+    """Write of a generator only the tensors that differ from those of the file `base`, in half precision.
+
+    A fine-tuned net that trained its mapping alone takes a third of the room. `base` must stay in the same folder:
+    the file remembers its name and sha256, and `read_models` joins the two.
+    """
+    base = Path(base)
+    known = read_models(base)["generator"]
+    own = {
+        key: value
+        for key, value in generator.state_dict().items()
+        if key not in known or known[key].shape != value.shape or not torch.equal(known[key], value.cpu())
+    }
+    rest = {"file": base.name, "sha256": digest(base)}
+    save_weights(path, {"generator": own, "rest": rest}, half=True, **provenance)
+
+
 def read_models(path: Path | str, plain: str = "generator") -> dict[str, dict[str, torch.Tensor]]:
-    """The model table of a checkpoint file; a plain state dict becomes the entry named by `plain`."""
+    """The model table of a checkpoint file; a plain state dict becomes the entry named by `plain`.
+
+    A file of `save_beside` is joined with the one that holds its other tensors; PipelineError if that is not there or
+    not the same.
+    """
     content = read_weights(path)
     models = content.get("models")
     held = models if isinstance(models, Mapping) else content
-    return {name: held[name] for name in NETS if isinstance(held.get(name), Mapping)} or {plain: content}
+    table = {name: held[name] for name in NETS if isinstance(held.get(name), Mapping)} or {plain: content}
+    rest = content.get("rest")
+    if isinstance(rest, Mapping) and "generator" in table:
+        base = Path(path).with_name(str(rest.get("file")))
+        if not base.is_file() or digest(base) != rest.get("sha256"):
+            raise PipelineError(
+                f"{path} holds only what differs from {base}, and that file is "
+                f"{'another one now' if base.is_file() else 'missing'}: put both files of one release side by side, or "
+                "train this one anew"
+            )
+        table["generator"] = {**read_models(base)["generator"], **table["generator"]}
+    return table
 
 
 def generator_hash(generator: torch.nn.Module) -> str:

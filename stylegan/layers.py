@@ -58,8 +58,13 @@ class Blur(nn.Module):
 
 def four_shift_kernel(kernel: torch.Tensor) -> torch.Tensor:
     """Sum of the four one-pixel shifts of a 3x3 kernel: [O, I, 3, 3] -> [O, I, 4, 4] (fused resampling of PGGAN)."""
-    k = F.pad(kernel, (1, 1, 1, 1))
-    return k[..., 1:, 1:] + k[..., :-1, 1:] + k[..., 1:, :-1] + k[..., :-1, :-1]
+    spread = torch.zeros(3, 3, 4, 4, dtype=kernel.dtype, device=kernel.device)
+    for row in range(3):
+        for column in range(3):
+            spread[row, column, row : row + 2, column : column + 2] = 1.0
+    # One product is many times faster than four sums of padded kernels, and sums of weights stay exact.
+    with torch.autocast(kernel.device.type, enabled=False):
+        return (kernel.reshape(-1, 9) @ spread.reshape(9, 16)).reshape(*kernel.shape[:2], 4, 4)
 
 
 def upsample_conv(x: torch.Tensor, kernel: torch.Tensor, flip: bool) -> torch.Tensor:

@@ -261,7 +261,8 @@ class Climb:
     def _draw(self, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         plan, version, trainer = self.plan, self.plan.version, self.trainer
         files = {
-            kind: plan.path(f"{kind}_{{tag}}.png") for kind in ("network", "losses", "obedience", "faces", "labels")
+            **{kind: plan.path(f"{kind}_{{tag}}.png") for kind in ("network", "losses", "obedience")},
+            **{kind: plan.path(f"{kind}_{{tag}}.jpg") for kind in ("faces", "labels")},
         }
         nets = {"generator": trainer.generator, "discriminator": trainer.discriminator, **trainer.others}
         network_diagram.draw({name: net for name, net in nets.items() if net}, files["network"], version.tag)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pipeline.artefacts import atomic, save_image
 from pipeline.sheets import contact_sheet
 
-TARGET = 0.9
+TARGET = 0.95
 
 
 def draw_losses(log: pd.DataFrame, path: Path) -> None:
@@ -54,7 +54,7 @@ def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]
     _mark_rungs(axes, log)
     axes.set_ylim(0, max(1.05, float(spread.max()) + 0.05))
     axes.set_xlabel("step")
-    axes.legend(loc="center right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
     write_figure(figure, path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+import torch
 from pandera.pandas import Column, DataFrameSchema
 
 from pipeline.artefacts import digest, read_json, read_weights, save_weights, stamp_path, write_json
@@ -29,6 +30,7 @@ from stylegan_modified.processes import Processes
 from stylegan_modified.report import Side, write_report
 from stylegan_modified.rung import LOG, Files, Rhythm, joined, train_rung
 from stylegan_modified.settings import Rates
+from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.trainer import Trainer, has_fast_bfloat16
 from stylegan_modified.versions import VERSIONS
 
@@ -52,6 +54,7 @@ class Ladder:
         self.monitor = Monitor(self.judge, self.faces, watched, batch, self.device, origin=self.base)
         self.provenance = {"v1_steps": int(self.settings["v1_steps"]), "steps": 0, "base": generator_hash(self.base)}
         self.logs: list[pd.DataFrame] = []
+        self.real: torch.Tensor | None = None
 
     def train(self) -> None:
         """Bring the v9 net to its last step; `trainer` and `log` then hold the result."""
@@ -68,7 +71,7 @@ class Ladder:
         write_table(plan.history, whole, LOG)
         self.before, self.after = self._side("before", self.base), self._side("after", average)
         losses, concept = plan.path("loss_curves_v9.png"), plan.path("concept_curve_v9.png")
-        strip = plan.path("before_after_v9.png")
+        strip = plan.path("before_after_v9.jpg")
         figures.draw_losses(whole, losses)
         figures.draw_concept(whole, concept, self.before.share())
         figures.draw_before_after(self.monitor.pictures(self.base), self.monitor.pictures(average), strip)
@@ -171,6 +174,7 @@ class Ladder:
         origin = {
             "generator": generator_hash(generator),
             "oracle": judge_digest(self.plan),
+            "faces": digest(self.plan.stamp["inputs"]["faces"]),
             "samples": samples,
         }
         seen = read_json(record) if record.is_file() and path.is_file() else {}
@@ -179,12 +183,24 @@ class Ladder:
             measured = measure(generator, self.judge, seeds, batch, self.device, f"measure {name}")
             record.unlink(missing_ok=True)
             write_table(path, measured.frame, SAMPLES)
-            spread = {"diversity": measured.diversity, "concept_diversity": measured.concept_diversity}
+            spread = {
+                "diversity": measured.diversity,
+                "concept_diversity": measured.concept_diversity,
+                "kid": kernel_distance(self._real(), measured.features),
+                "recall": recall(self._real(), measured.features),
+            }
             seen = {**origin, **spread}
             write_json(record, seen)
         separation = self.monitor.separation(generator, self.trainer.discriminator)
         measured = Measured(read_table(path, SAMPLES), float(seen["diversity"]), float(seen["concept_diversity"]))
-        return Side(measured, separation)
+        return Side(measured, separation, float(seen["kid"]), float(seen["recall"]))
+
+    def _real(self) -> torch.Tensor:
+        """The judge's features of the filtered faces, as many as samples are measured at most; read once."""
+        if self.real is None:
+            faces = self.faces.first(min(len(self.faces.images), int(self.settings["samples"])))
+            self.real = torch.as_tensor(self.judge.read(faces)[1]).float().flatten(1)
+        return self.real
 
     def _facts(self) -> dict[str, Any]:
         version, rates, known, faces = self.trainer.version, self.trainer.rates, self.provenance, self.faces

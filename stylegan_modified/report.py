@@ -27,10 +27,12 @@ SPREADS = ("eyes", "mouth", "yaw", "pitch", "roll", "hair_color", "hair_length",
 
 @dataclass
 class Side:
-    """One generator as measured, and the AUROC of the final D against it."""
+    """One generator as measured; AUROC of the final D, kernel distance and recall against the filtered faces."""
 
     measured: Measured
     auroc: float
+    kid: float
+    recall: float
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -77,6 +79,8 @@ def write_report(
         "Intervals are 95 % (Wilson). The concept needs all four parts at once. Diversity is the mean distance between "
         "the judge's features of two faces: it falls when men, old faces and glasses disappear, down to that of the "
         "faces that met the concept before; below that it is lost variety, and a collapse would bring it toward 0. "
+        "Recall is the share of filtered faces that lie as near to a generated one as its third neighbour among the "
+        "generated (Kynkaanniemi et al. 2019), on the judge's features; KID is zero for equal sets. "
         "AUROC is that of the final discriminator, real faces against generated ones."
     )
     report.text(judged)
@@ -117,6 +121,7 @@ def _verdict(before: Side, after: Side, log: pd.DataFrame) -> str:
     lines = [
         f"Concept share (woman, good quality, young, no glasses): **{old[0]:.1%}** [{old[1]:.1%}, {old[2]:.1%}] "
         f"before, **{new[0]:.1%}** [{new[1]:.1%}, {new[2]:.1%}] after, {len(after.frame)} samples each. {word}",
+        f"The generator's faces cover {after.recall:.0%} of the filtered ones ({before.recall:.0%} before; recall). "
         f"Diversity of the faces: {kept:.0%} of what it was"
         + (f", **{inside:.0%}** of that among the faces that met the concept before." if inside == inside else ".")
         + (f" Less than 70 % of the spread within the concept is left of: {', '.join(narrow)}." if narrow else ""),
@@ -139,6 +144,8 @@ def _comparison(before: Side, after: Side) -> pd.DataFrame:
     for name, value in (
         ("diversity", lambda side: side.measured.diversity),
         ("diversity within the concept", lambda side: side.measured.concept_diversity),
+        ("recall of the filtered faces", lambda side: side.recall),
+        ("KID to the filtered faces", lambda side: side.kid),
         ("AUROC of D", lambda side: side.auroc),
     ):
         table.append({"share of": name, "before": f"{value(before):.3f}", "after": f"{value(after):.3f}"})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, save_checkpoint
+from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, save_beside, save_checkpoint
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.sampling import from_uint8, images_of, sample, to_uint8
@@ -44,6 +44,27 @@ def test_generator_settings_are_read_from_the_keys(tmp_path, resolution, form):
     assert loaded.label_size == net.label_size and loaded.split == net.split
     z = torch.randn(2, 16)
     assert torch.equal(images_of(loaded, z), images_of(net, z))
+
+
+def test_a_fine_tuned_generator_is_stored_beside_its_base_and_joined_with_it(tmp_path):
+    base, tuned = tiny(32).half().float(), tiny(32, label_size=7, label_dim=4).half().float()
+    tuned.synthesis.load_state_dict(base.synthesis.state_dict())
+    save_checkpoint(tmp_path / "base.pth", half=True, generator=base)
+    save_beside(tmp_path / "v1.pth", tuned, tmp_path / "base.pth", version="v1")
+    stored = torch.load(tmp_path / "v1.pth", weights_only=True)["generator"]
+    assert stored and all(key.startswith(("mapping.", "truncation.")) for key in stored)
+    assert generator_hash(load_generator(tmp_path / "v1.pth")) == generator_hash(tuned)
+
+
+def test_a_file_that_leans_on_another_is_refused_without_it(tmp_path):
+    save_checkpoint(tmp_path / "base.pth", half=True, generator=tiny(16))
+    save_beside(tmp_path / "v1.pth", tiny(16, label_size=7, label_dim=4), tmp_path / "base.pth")
+    save_checkpoint(tmp_path / "base.pth", half=True, generator=tiny(8))
+    with pytest.raises(PipelineError, match="base.pth, and that file is another one now"):
+        load_generator(tmp_path / "v1.pth")
+    (tmp_path / "base.pth").unlink()
+    with pytest.raises(PipelineError, match="missing: put both files of one release side by side"):
+        load_generator(tmp_path / "v1.pth")
 
 
 @pytest.mark.parametrize("label", [(0, False), (3, False), (7, True)])

@@ -1,0 +1,34 @@
+"""Published reports carry their pictures with them."""
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.publish import PublishOptions, publish
+
+
+def test_a_report_takes_its_pictures_along_and_finds_them(tmp_path):
+    run, to = tmp_path / "run", tmp_path / "reports"
+    (run / "reports" / "own").mkdir(parents=True)
+    (run / "stage").mkdir()
+    (run / "stage" / "curve.png").write_bytes(b"curve")
+    (run / "reports" / "own" / "strip.jpg").write_bytes(b"strip")
+    (run / "reports" / "a.md").write_text("# A\n\n![c](../stage/curve.png)\n![s](own/strip.jpg)\n[b](b.md)\n")
+    (to / "a").mkdir(parents=True)
+    (to / "a" / "old.png").write_bytes(b"of an earlier report")
+    publish(PublishOptions(str(run), to=str(to)))
+    assert (to / "a.md").read_text() == "# A\n\n![c](a/curve.png)\n![s](a/strip.jpg)\n[b](b.md)\n"
+    assert {path.name: path.read_bytes() for path in (to / "a").iterdir()} == {
+        "curve.png": b"curve",
+        "strip.jpg": b"strip",
+    }
+
+
+def test_a_missing_report_or_picture_is_named(tmp_path):
+    (tmp_path / "reports").mkdir()
+    with pytest.raises(PipelineError, match="holds no reports"):
+        publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
+    (tmp_path / "reports" / "a.md").write_text("![c](gone.png)\n")
+    with pytest.raises(PipelineError, match="shows gone.png, which is missing"):
+        publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
+    with pytest.raises(PipelineError, match="b.md is missing"):
+        publish(PublishOptions(str(tmp_path), ("b",), str(tmp_path / "to")))
