@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.whole import plain
 from vectorfind.bench import Bench
 from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.score_model import ScoreModel
 
 EDITED_COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 KEPT_COLUMNS = [k for k in range(len(PROPERTIES)) if k not in EDITED_COLUMNS]
@@ -74,6 +75,7 @@ class ClosedLoop:
     position: str
     factor: np.ndarray
     all_sds: np.ndarray
+    model: ScoreModel | None = None
     grouping: str = "none"
     cuts: tuple[float, ...] = ()
     options: LoopOptions = field(default_factory=LoopOptions)
@@ -101,7 +103,9 @@ class ClosedLoop:
         features = self._features(starts)
         base, gradient = self._jacobian(starts, features)
         features = None if features is None else features[origin]
-        now, jacobian = base[origin], gradient[origin]
+        now = base[origin]
+        correction = (gradient - self._model_slopes(starts, gradient.shape))[origin]
+        jacobian = gradient[origin]
         target = now.copy()
         target[:, EDITED_COLUMNS] += amounts
         moved = np.zeros_like(codes)
@@ -139,7 +143,7 @@ class ClosedLoop:
             better = after < before
             squared = np.maximum((change**2).sum(1), 1e-12)
             lesson = np.where(learning, actual - expected, 0) / squared[:, None]
-            jacobian[rows] += lesson[:, :, None] * change[:, None, :]
+            correction[rows] += lesson[:, :, None] * change[:, None, :]
             kept = rows[better]
             moved[kept], now[kept] = goal[better], there[better]
             reach[rows[~better]] *= 0.5
@@ -148,11 +152,14 @@ class ClosedLoop:
             why[rows[ended != ""]] = ended[ended != ""]
             walking[rows[ended != ""]] = False
             surprise = np.abs(actual - expected)[:, EDITED_COLUMNS].max(1) > options.trust * np.abs(wish).max(1)
-            anew = rows[(surprise | ~better) & walking[rows]]
-            if len(anew):
-                here = codes[anew] + moved[anew] @ self.factor.T
-                _, gradients = self._jacobian(here, None if features is None else features[anew], fresh)
-                jacobian[np.ix_(anew, readings if fresh is None else fresh)] = gradients
+            here = codes[rows] + moved[rows] @ self.factor.T
+            slopes = self._model_slopes(here, jacobian[rows].shape)
+            anew = (surprise | ~better) & walking[rows]
+            if anew.any():
+                _, gradients = self._jacobian(here[anew], None if features is None else features[rows[anew]], fresh)
+                columns = readings if fresh is None else fresh
+                correction[np.ix_(rows[anew], columns)] = gradients - slopes[anew][:, columns]
+            jacobian[rows] = slopes + correction[rows]
         gap = np.abs((target - now)[:, EDITED_COLUMNS]).max(1)
         why[gap <= options.tolerance] = REACHED
         scores = now[:, : len(PROPERTIES)] * self.all_sds
@@ -188,7 +195,8 @@ class ClosedLoop:
         }
         text = np.array(json.dumps(about, default=plain))
         spread = np.array(self.identity_spread)
-        save_arrays(path, factor=self.factor, all_sds=self.all_sds, identity_spread=spread, about=text)
+        model = {} if self.model is None else self.model.arrays()
+        save_arrays(path, factor=self.factor, all_sds=self.all_sds, identity_spread=spread, about=text, **model)
 
     @classmethod
     def load(cls, path, bench: Bench, identity=None) -> ClosedLoop:
@@ -204,11 +212,13 @@ class ClosedLoop:
             raise PipelineError(f"{path} was made with another scorer: run `run_vectorfind.py directions` again")
         if provenance["identity"] and identity is None:
             raise PipelineError(f"{path} holds identity by the filter CNNs, which this profile lacks ([cnn] bundled)")
+        model = {name: value for name, value in arrays.items() if name.startswith("model_")}
         return cls(
             bench,
             about["position"],
             arrays["factor"],
             arrays["all_sds"],
+            ScoreModel.from_arrays(model) if model else None,
             about["grouping"],
             tuple(about["cuts"]),
             LoopOptions(**about["options"]),
@@ -239,6 +249,13 @@ class ClosedLoop:
 
         values, gradients = self.bench.jacobian(codes, self.position, read, columns)
         return values, gradients @ self.factor
+
+    def _model_slopes(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """What the model says of the slopes at codes [N, D], in pool deviations; zeros [N, R, D] without one."""
+        slopes = np.zeros((len(codes), *shape[1:]), np.float32)
+        if self.model is not None:
+            slopes[:, : len(PROPERTIES)] = self.model.jacobian(codes) @ self.factor
+        return slopes
 
     def _readings(self, codes: np.ndarray, features) -> np.ndarray:
         parts = []

@@ -16,6 +16,7 @@ from vectorfind.mended import fit_svm_mended
 from vectorfind.methods import METHODS, Fits, MethodOptions, fit_ridge, project_off
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import Pool
+from vectorfind.score_model import ScoreModel
 from vectorfind.setting import Setting
 
 CALIBRATION = (
@@ -86,7 +87,7 @@ def find_editor(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, 
     identity: called for what the closed loop holds a person by.
     """
     if setting.method == "closed_loop":
-        return make_loop(bench, pool, grouping, setting, identity()), None
+        return make_loop(bench, pool, grouping, setting, identity(), options.seed), None
     find = find_directions if setting.is_vector else find_networks
     return find(bench, pool, grouping, setting, options)
 
@@ -177,27 +178,32 @@ def find_networks(
     return editor, (fits if more is None else pd.concat([fits, more], ignore_index=True)).round(6)
 
 
-def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, identity=None):
-    """The closed loop at a position: what the pool tells about codes and scores; nothing is fitted.
+def make_loop(
+    bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, identity=None, seed: int = 0, progress=None
+):
+    """The closed loop at a position: what the pool tells about codes and scores, with a model of them.
 
     identity: function of images to the features that should stay, or None.
     """
     from vectorfind.closed_loop import ClosedLoop, LoopOptions, code_factor, identity_scale
 
     codes = pool.codes(setting.position)
-    options = LoopOptions()
+    options, sds = LoopOptions(), np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32)
     scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
+    model = ScoreModel.fit(codes, pool.scores, sds, seed, progress)
+    held = dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=True))
     return ClosedLoop(
         bench,
         setting.position,
         code_factor(codes, setting.position),
-        np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32),
+        sds,
+        model,
         grouping.kind,
         grouping.cuts,
         options,
         identity,
         scale,
-        provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None},
+        provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None, "model_r": held},
     )
 
 

@@ -23,6 +23,7 @@ _EDITING = (
     "vectorfind.directions",
     "vectorfind.groups",
     "vectorfind.closed_loop",
+    "vectorfind.score_model",
     "vectorfind.network_editor",
     "vectorfind.gradient_net",
 )
@@ -169,7 +170,9 @@ class Stage:
         elif setting.method == "closed_loop":
             from vectorfind.finding import make_loop
 
-            make_loop(self.bench, pool, grouping, setting, self.identity()).save(files.directions)
+            with progress(0, "fitting a model of the scores (epochs)") as bar:
+                loop = make_loop(self.bench, pool, grouping, setting, self.identity(), self.options.seed, bar.update)
+            loop.save(files.directions)
             rows = None
         else:
             rows = self._find_networks(pool, grouping)
