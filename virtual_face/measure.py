@@ -164,9 +164,9 @@ def measure(options: MeasureOptions) -> None:
         figures_of["nearest training picture, held-out renders"] = f"{other.mean():.1f} of 255"
         order = np.argsort(distance)
         pick = order[np.linspace(0, len(order) - 1, 8).astype(int)]
-        save_sheet(figures / "nearest.png", np.concatenate([images[pick], training[index[pick]]]), 8)
-    save_sheet(figures / "generated_psi_1.0.png", draw(generator, list(range(64)), device), 8)
-    save_sheet(figures / "generated_psi_0.7.png", draw(generator, list(range(64)), device, 0.7), 8)
+        save_sheet(figures / "nearest.jpg", np.concatenate([images[pick], training[index[pick]]]), 8)
+    save_sheet(figures / "generated_psi_1.0.jpg", draw(generator, list(range(64)), device), 8)
+    save_sheet(figures / "generated_psi_0.7.jpg", draw(generator, list(range(64)), device, 0.7), 8)
 
     report = Report("The virtual world, measured")
     report.text(f"{options.samples} generated faces without truncation beside {len(truth)} held-out renders.")
@@ -176,10 +176,10 @@ def measure(options: MeasureOptions) -> None:
     report.text("Held-out ridge R² of each attribute (oracle, generated faces) from z and from w.").table(space)
     report.text("Cosines between the attributes' directions in w.").table(cosines.round(2), index=True, digits=2)
     report.heading("Pictures")
-    report.figure(figures / "generated_psi_1.0.png", "generated, psi 1.0, seeds 0-63")
-    report.figure(figures / "generated_psi_0.7.png", "generated, psi 0.7, seeds 0-63")
-    if (figures / "nearest.png").exists():
-        report.figure(figures / "nearest.png", "generated (top), nearest training render on 32x32 pixels (bottom)")
+    report.figure(figures / "generated_psi_1.0.jpg", "generated, psi 1.0, seeds 0-63")
+    report.figure(figures / "generated_psi_0.7.jpg", "generated, psi 0.7, seeds 0-63")
+    if (figures / "nearest.jpg").exists():
+        report.figure(figures / "nearest.jpg", "generated (top), nearest training render on 32x32 pixels (bottom)")
     report.write(out)
     write_json(out.with_suffix(".json"), figures_of)
     summary.wrote(out, f"{options.samples} generated faces")

@@ -38,13 +38,14 @@ from virtual_face.population import FACTORS, ODD_FACTORS, head_parameters
 from virtual_face.shards import read_shards
 
 CHANNEL_BASE, CHANNEL_MAX = 2048, 256
-DISCRIMINATOR_MAX = 128  # it ships twice, and learns from few faces
+DISCRIMINATOR_MAX = 96  # it ships twice, and learns from few faces
 # How much a pixel of each parser class counts: large plain areas little, eyes and mouth much.
 CLASS_WEIGHT = (0.6, 1.3, 4.8, 4.8, 8.0, 8.0, 2.2, 6.0, 6.0, 6.0, 1.3)
 # How much oftener than a plain face one that shows the trait fully is drawn: what is rare or fine is learned last.
-OFTENER = {"glasses": 2.5, "blurred": 4.0, "hair_curl": 1.0, "beard": 0.7, "bald": 0.5, "age": 0.5}
+OFTENER = {"glasses": 2.5, "blurred": 4.0, "hair_curl": 2.5, "beard": 0.7, "bald": 0.5, "age": 0.5}
 LENSES = (slice(40, 80), slice(18, 110))  # rows and columns where glasses are, and count more
 AVERAGED_OVER = 6000  # pictures after which a set of weights counts half in the average
+HAIR = 10  # parser class
 HELD_OUT = 256  # of the renders: the error in the log is theirs
 
 
@@ -190,7 +191,7 @@ class Training:
         traits["blurred"] = 1 - traits["quality"]
         self.often = 1 + sum(gain * traits[name] for name, gain in OFTENER.items())
         self.often[-HELD_OUT:] = 0 if len(self.often) > 4 * HELD_OUT else self.often[-HELD_OUT:]
-        self.glasses = traits["glasses"]
+        self.glasses, self.curl = traits["glasses"], traits["hair_curl"]
         self.mirror = torch.tensor([-1.0 if name in ODD_FACTORS else 1.0 for name in FACTORS])
         self.synthesis = Synthesis(128, CHANNEL_BASE, CHANNEL_MAX, len(FACTORS))
         with torch.no_grad():
@@ -271,8 +272,10 @@ class Training:
         return generator.eval()
 
     def weights(self, pick: Tensor) -> Tensor:
-        """Weights of the pixels [n, 1, 128, 128]: by class, and more where glasses sit."""
-        weight = self.class_weight[self.masks[pick].long()][:, None]
+        """Weights of the pixels [n, 1, 128, 128]: by class, and more where glasses sit and where hair curls."""
+        masks = self.masks[pick].long()[:, None]
+        weight = self.class_weight[masks]
+        weight *= 1 + 1.5 * self.curl[pick].reshape(-1, 1, 1, 1) * (masks == HAIR)
         weight[:, :, LENSES[0], LENSES[1]] *= 1 + 1.5 * self.glasses[pick].reshape(-1, 1, 1, 1)
         return weight
 
@@ -386,6 +389,7 @@ def train(options: GeneratorOptions) -> None:
     join_workers()
     training = Training(options)
     log = Path(options.work) / "log.csv"
+    log.parent.mkdir(parents=True, exist_ok=True)
     start, base, last_save, history = time.time(), training.minutes, training.minutes, []
     while training.minutes < options.minutes:
         history.append(training.step())
