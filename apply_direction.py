@@ -35,7 +35,7 @@ class ApplyOptions(StageOptions):
     """Pictures in the strip; the first is the face as it is, the last has the full weights."""
     out: str = ""
     """PNG or JPEG to write; by default in vectorfind/strips of the run."""
-    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop"] = "svm"
+    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
     """Whose directions."""
     position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
     """Where in the generator."""

@@ -27,9 +27,9 @@ python run_vectorfind.py
 python run_vectorfind.py pool -n 20000
 python run_vectorfind.py directions test report --method ridge
 python run_vectorfind.py test report --grid published
-python run_vectorfind.py directions judge effects reach --method closed_loop --faces 500
+python run_vectorfind.py directions judge effects reach --method model_loop --faces 500
 python run_vectorfind.py select --method ridge
-python run_vectorfind.py compare --methods svm svm_mended ridge closed_loop --positions w mapping_split1 --faces 500
+python run_vectorfind.py compare --methods svm svm_mended ridge model_loop --positions w mapping_split1 --faces 500
 python run_vectorfind.py sweep --methods svm ridge --sizes 2000 8000 --k-percents 10 20
 """
 
@@ -62,10 +62,11 @@ class VectorFindOptions(StageOptions):
     correlation."""
     samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Faces in the pool; by default what the profile says."""
-    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop"] = "svm"
+    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
     """svm: LinearSVC on the extremes, as published. ridge: all samples, groups shrunk toward the common
     direction. gradient: of a small network at each face. mixed: gradient for the eyes, svm for the rest. closed_loop:
-    true gradient through generator and scorer, step by step until the intended value is reached."""
+    true gradient through generator and scorer, step by step until the intended value is reached. model_loop: the same
+    loop by the slopes of a network that learned all scores from the pool."""
     position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
     """Where in the generator the directions live; the split positions need a v9 generator."""
     groups: Literal["16", "8", "none"] = "16"
@@ -96,6 +97,7 @@ class VectorFindOptions(StageOptions):
         "gradient",
         "mixed",
         "closed_loop",
+        "model_loop",
     )
     """compare, sweep: methods as reports name them, with _mended and _conditional."""
     positions: tuple[Literal["z", "w", "mapping_split1", "mapping_split2"], ...] = ("w",)

@@ -24,6 +24,7 @@ from property_score.property_cnn import CNNScorer, MergedPropertyCNN
 from property_score.property_settings import PropertyTraining
 from property_score.property_training import POSE, mirrored, split_parts, train_property_cnn
 from property_score.second_grader import SecondGrader, load_second_grader
+from property_score.train_bundled import in_units_of
 from property_score.training_faces import BLOCKS, GENERATORS, PER_GENERATOR, face_seeds, persona_faces
 from segmentation.parser import to_tensor
 from stylegan.checkpoint import load_generator
@@ -88,6 +89,22 @@ def test_the_second_grader_learns_by_the_same_training():
     settings = PropertyTraining(epochs=10, patience=10, batch=16, learning_rate=5e-3)
     trained = train_property_cnn(images, labels, architecture=SecondGrader, width=NARROW, settings=settings)
     assert isinstance(trained.network, SecondGrader) and trained.log["val_loss"].min() < 0.6
+
+
+def test_the_second_grader_is_rewritten_to_the_units_of_the_property_cnn():
+    torch.manual_seed(1)
+    network, images = SecondGrader(64, NARROW).eval(), torch.rand(4, 3, 64, 64)
+    rng = np.random.default_rng(0)
+    own, other = (
+        Normalisation(*({name: float(v) for name, v in zip(PROPERTIES, rng.random(8) + 0.5)} for _ in range(2)), {})
+        for _ in range(2)
+    )
+    with torch.no_grad():
+        before = own.invert(pd.DataFrame(network(images).numpy(), columns=list(PROPERTIES)))
+        factors = in_units_of(network, own, other)
+        after = other.invert(pd.DataFrame(network(images).numpy(), columns=list(PROPERTIES)))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+    assert factors["eyes"] == pytest.approx(own.scale["eyes"] / other.scale["eyes"])
 
 
 def test_a_mirrored_face_has_its_pose_turned_around_and_nothing_else():

@@ -9,7 +9,9 @@ from vectorfind_world import CurvedScorer, make_bench
 
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import KEPT_COLUMNS, REACHED, ClosedLoop, LoopOptions, code_factor
+from vectorfind.model_loop import ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.score_model import ScoreModel
 
 COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 
@@ -44,6 +46,74 @@ def test_it_reaches_the_wished_change_from_any_position(position):
     np.testing.assert_allclose(moved[reached][:, COLUMNS], amounts[reached], atol=0.06)
     assert np.abs(moved[reached][:, KEPT_COLUMNS]).mean() < 0.2
     np.testing.assert_allclose(walk.scores, bench.measure(walk.codes, position), atol=2e-3)
+
+
+def model_loop_in(bench, position="w", **options):
+    codes = bench.encode(bench.latents(range(1500)), position)
+    scores = bench.measure(codes, position)
+    sds = scores.std(0)
+    known = {"generator_hash": bench.generator_hash, "scorer_hash": bench.scorer_hash}
+    model = ScoreModel.fit(codes, scores, sds)
+    options = ModelLoopOptions(**options)
+    return ModelLoop(bench, position, code_factor(codes, position), sds, options=options, provenance=known, model=model)
+
+
+@pytest.mark.parametrize("position", ["z", "w", "mapping_split2"])
+def test_led_by_a_model_it_reaches_the_wished_change_and_holds_the_rest(position):
+    bench = make_bench(batch=50, split=True)
+    bench.scorer = CurvedScorer()
+    loop = model_loop_in(bench, position)
+    assert loop.model.held_r.min() > 0.9
+    codes = bench.encode(bench.latents(range(2000, 2010)), position)
+    amounts = np.tile(np.array([[1.0, -0.8, 0.5]], np.float32), (10, 1))
+    walk = loop.walk(codes, amounts)
+    moved = (bench.measure(walk.codes, position) - bench.measure(codes, position)) / loop.all_sds
+    reached = walk.why == REACHED
+    assert reached.mean() >= 0.8
+    np.testing.assert_allclose(moved[reached][:, COLUMNS], amounts[reached], atol=0.06)
+    assert np.abs(moved[reached][:, KEPT_COLUMNS]).mean() < 0.2
+    np.testing.assert_allclose(walk.scores, bench.measure(walk.codes, position), atol=2e-3)
+
+
+def test_the_slopes_of_the_model_are_its_own_and_none_along_dead_dimensions():
+    rng = np.random.default_rng(0)
+    codes = np.concatenate([rng.standard_normal((900, 5)), np.zeros((900, 2))], 1).astype(np.float32)
+    scores = np.tanh(codes[:, :5] @ rng.standard_normal((5, len(PROPERTIES)))).astype(np.float32)
+    scores[3, 2] = np.nan
+    model = ScoreModel.fit(codes, scores, np.full(len(PROPERTIES), 0.5, np.float32))
+    slopes = model.jacobian(codes[:4])
+
+    def told(x):
+        with torch.no_grad():
+            return model.network(
+                torch.from_numpy((x - model.mean) / np.where(model.spread > 0, model.spread, 1))
+            ).numpy()
+
+    for k in range(5):
+        step = np.zeros(7, np.float32)
+        step[k] = 1e-2
+        np.testing.assert_allclose((told(codes[:4] + step) - told(codes[:4] - step)) / 2e-2, slopes[:, :, k], atol=2e-3)
+    assert (slopes[:, :, 5:] == 0).all() and model.held_r.min() > 0.9
+
+
+def test_a_saved_model_loop_walks_the_same_and_only_with_its_own_nets(curved, tmp_path):
+    loop = model_loop_in(curved)
+    loop.save(tmp_path / "loop.npz")
+    again = ModelLoop.load(tmp_path / "loop.npz", curved)
+    codes, amounts = curved.encode(curved.latents(range(1000, 1003)), "w"), np.full((3, 3), 0.5, np.float32)
+    assert (again.edit(codes, None, amounts) == loop.edit(codes, None, amounts)).all()
+    with pytest.raises(PipelineError, match="belongs to another generator"):
+        ModelLoop.load(tmp_path / "loop.npz", make_bench(seed=1))
+    with pytest.raises(PipelineError, match="made with another scorer"):
+        ModelLoop.load(tmp_path / "loop.npz", replace_scorer(curved))
+    with pytest.raises(PipelineError, match="--method model_loop"):
+        ModelLoop.load(tmp_path / "none.npz", curved)
+
+
+def replace_scorer(bench):
+    other = make_bench(batch=50)
+    other.scorer_hash = bench.scorer_hash + " trained on"
+    return other
 
 
 def test_what_should_stay_stays_only_because_it_is_held(curved):

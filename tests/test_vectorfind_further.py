@@ -40,10 +40,11 @@ def further(tmp_path, tiny_profile, monkeypatch):
     return go
 
 
-def test_the_closed_loop_goes_through_every_step(further):
-    run = further("pool", "directions", "test", "report", "judge", "effects", "reach", method="closed_loop")
-    assert "No direction is fitted" in (run / "reports/vectorfind_closed_loop_w_ungrouped.md").read_text()
-    folder = run / "vectorfind/judgement/closed_loop_w_ungrouped"
+@pytest.mark.parametrize("method", ["closed_loop", "model_loop"])
+def test_the_loops_go_through_every_step(further, method):
+    run = further("pool", "directions", "test", "report", "judge", "effects", "reach", method=method)
+    assert "No direction is fitted" in (run / f"reports/vectorfind_{method}_w_ungrouped.md").read_text()
+    folder = run / f"vectorfind/judgement/{method}_w_ungrouped"
     judged = pd.read_csv(folder / "judgement.csv")
     assert judged["corr"].min() > 0.98 and (judged["reversed"] == 0).all()
     reach = pd.read_csv(folder / "reach.csv")
@@ -51,9 +52,9 @@ def test_the_closed_loop_goes_through_every_step(further):
     assert pd.read_csv(folder / "intended.csv")["met"].mean() >= 0.95
     assert pd.read_csv(folder / "side_effects.csv")["matched"].mean() > 0.9
     before = (folder / "judgement.csv").stat().st_mtime_ns
-    further("judge", method="closed_loop")
+    further("judge", method=method)
     assert (folder / "judgement.csv").stat().st_mtime_ns == before and not Summary.printed[-1].written
-    with pytest.raises(PipelineError, match="use --method closed_loop"):
+    with pytest.raises(PipelineError, match="use --method model_loop"):
         further("reach")
 
 

@@ -18,7 +18,6 @@ from pipeline.errors import PipelineError
 from pipeline.whole import plain
 from vectorfind.bench import Bench
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.score_model import ScoreModel
 
 EDITED_COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 KEPT_COLUMNS = [k for k in range(len(PROPERTIES)) if k not in EDITED_COLUMNS]
@@ -75,7 +74,6 @@ class ClosedLoop:
     position: str
     factor: np.ndarray
     all_sds: np.ndarray
-    model: ScoreModel | None = None
     grouping: str = "none"
     cuts: tuple[float, ...] = ()
     options: LoopOptions = field(default_factory=LoopOptions)
@@ -103,9 +101,7 @@ class ClosedLoop:
         features = self._features(starts)
         base, gradient = self._jacobian(starts, features)
         features = None if features is None else features[origin]
-        now = base[origin]
-        correction = (gradient - self._model_slopes(starts, gradient.shape))[origin]
-        jacobian = gradient[origin]
+        now, jacobian = base[origin], gradient[origin]
         target = now.copy()
         target[:, EDITED_COLUMNS] += amounts
         moved = np.zeros_like(codes)
@@ -126,7 +122,7 @@ class ClosedLoop:
             most = reach[rows, None] * np.where(edited, 1, LED_BACK / options.step)
             wish = np.clip(gap[rows], -most, most)
             damping = np.where(edited, FIRM, options.softness * (jacobian[rows] ** 2).sum(2) + 1e-3)
-            change = _shortest(jacobian[rows], wish, damping)
+            change = shortest_steps(jacobian[rows], wish, damping)
             stride = np.linalg.norm(change, axis=1, keepdims=True)
             # A gradient near zero asks for a leap, where it says nothing any more.
             change *= np.minimum(1, options.furthest / 4 / np.maximum(stride, 1e-9))
@@ -143,7 +139,7 @@ class ClosedLoop:
             better = after < before
             squared = np.maximum((change**2).sum(1), 1e-12)
             lesson = np.where(learning, actual - expected, 0) / squared[:, None]
-            correction[rows] += lesson[:, :, None] * change[:, None, :]
+            jacobian[rows] += lesson[:, :, None] * change[:, None, :]
             kept = rows[better]
             moved[kept], now[kept] = goal[better], there[better]
             reach[rows[~better]] *= 0.5
@@ -152,14 +148,11 @@ class ClosedLoop:
             why[rows[ended != ""]] = ended[ended != ""]
             walking[rows[ended != ""]] = False
             surprise = np.abs(actual - expected)[:, EDITED_COLUMNS].max(1) > options.trust * np.abs(wish).max(1)
-            here = codes[rows] + moved[rows] @ self.factor.T
-            slopes = self._model_slopes(here, jacobian[rows].shape)
-            anew = (surprise | ~better) & walking[rows]
-            if anew.any():
-                _, gradients = self._jacobian(here[anew], None if features is None else features[rows[anew]], fresh)
-                columns = readings if fresh is None else fresh
-                correction[np.ix_(rows[anew], columns)] = gradients - slopes[anew][:, columns]
-            jacobian[rows] = slopes + correction[rows]
+            anew = rows[(surprise | ~better) & walking[rows]]
+            if len(anew):
+                here = codes[anew] + moved[anew] @ self.factor.T
+                _, gradients = self._jacobian(here, None if features is None else features[anew], fresh)
+                jacobian[np.ix_(anew, readings if fresh is None else fresh)] = gradients
         gap = np.abs((target - now)[:, EDITED_COLUMNS]).max(1)
         why[gap <= options.tolerance] = REACHED
         scores = now[:, : len(PROPERTIES)] * self.all_sds
@@ -195,8 +188,7 @@ class ClosedLoop:
         }
         text = np.array(json.dumps(about, default=plain))
         spread = np.array(self.identity_spread)
-        model = {} if self.model is None else self.model.arrays()
-        save_arrays(path, factor=self.factor, all_sds=self.all_sds, identity_spread=spread, about=text, **model)
+        save_arrays(path, factor=self.factor, all_sds=self.all_sds, identity_spread=spread, about=text)
 
     @classmethod
     def load(cls, path, bench: Bench, identity=None) -> ClosedLoop:
@@ -212,13 +204,11 @@ class ClosedLoop:
             raise PipelineError(f"{path} was made with another scorer: run `run_vectorfind.py directions` again")
         if provenance["identity"] and identity is None:
             raise PipelineError(f"{path} holds identity by the filter CNNs, which this profile lacks ([cnn] bundled)")
-        model = {name: value for name, value in arrays.items() if name.startswith("model_")}
         return cls(
             bench,
             about["position"],
             arrays["factor"],
             arrays["all_sds"],
-            ScoreModel.from_arrays(model) if model else None,
             about["grouping"],
             tuple(about["cuts"]),
             LoopOptions(**about["options"]),
@@ -250,13 +240,6 @@ class ClosedLoop:
         values, gradients = self.bench.jacobian(codes, self.position, read, columns)
         return values, gradients @ self.factor
 
-    def _model_slopes(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """What the model says of the slopes at codes [N, D], in pool deviations; zeros [N, R, D] without one."""
-        slopes = np.zeros((len(codes), *shape[1:]), np.float32)
-        if self.model is not None:
-            slopes[:, : len(PROPERTIES)] = self.model.jacobian(codes) @ self.factor
-        return slopes
-
     def _readings(self, codes: np.ndarray, features) -> np.ndarray:
         parts = []
         with torch.no_grad():
@@ -267,7 +250,7 @@ class ClosedLoop:
         return np.concatenate(parts)
 
 
-def _shortest(jacobian: np.ndarray, wish: np.ndarray, damping: np.ndarray) -> np.ndarray:
+def shortest_steps(jacobian: np.ndarray, wish: np.ndarray, damping: np.ndarray) -> np.ndarray:
     """Shortest steps [N, D] with jacobian [N, R, D] @ step = wish [N, R], softly where `damping` [N, R] is large."""
     gram = jacobian @ jacobian.transpose(0, 2, 1) + damping[:, :, None] * np.eye(damping.shape[1])
     return np.einsum("nrd,nr->nd", jacobian, np.linalg.solve(gram, wish[:, :, None])[:, :, 0])

@@ -42,6 +42,10 @@ def load_editor(path: Path, method: str, bench: Bench, identity: Callable[[], ob
         from vectorfind.closed_loop import ClosedLoop
 
         return ClosedLoop.load(path, bench, identity())
+    if method == "model_loop":
+        from vectorfind.model_loop import ModelLoop
+
+        return ModelLoop.load(path, bench)
     if method in ("gradient", "mixed"):
         from vectorfind.network_editor import NetworkEditor
 

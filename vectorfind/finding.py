@@ -86,7 +86,7 @@ def find_editor(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, 
 
     identity: called for what the closed loop holds a person by.
     """
-    if setting.method == "closed_loop":
+    if setting.is_loop:
         return make_loop(bench, pool, grouping, setting, identity(), options.seed), None
     find = find_directions if setting.is_vector else find_networks
     return find(bench, pool, grouping, setting, options)
@@ -181,30 +181,26 @@ def find_networks(
 def make_loop(
     bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, identity=None, seed: int = 0, progress=None
 ):
-    """The closed loop at a position: what the pool tells about codes and scores, with a model of them.
+    """The closed loop at a position, or the one that a model leads: what the pool tells about codes and scores.
 
-    identity: function of images to the features that should stay, or None.
+    identity: function of images to the features that should stay, or None; of the closed loop. seed, progress: of the
+    model's training.
     """
     from vectorfind.closed_loop import ClosedLoop, LoopOptions, code_factor, identity_scale
+    from vectorfind.model_loop import ModelLoop, ModelLoopOptions
 
     codes = pool.codes(setting.position)
-    options, sds = LoopOptions(), np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32)
+    sds = np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32)
+    known = (bench, setting.position, code_factor(codes, setting.position), sds, grouping.kind, grouping.cuts)
+    if setting.method == "model_loop":
+        options, model = ModelLoopOptions(), ScoreModel.fit(codes, pool.scores, sds, seed, progress)
+        held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=True))}
+        about = provenance_of(bench, pool, setting, asdict(options)) | held
+        return ModelLoop(*known, options, provenance=about, model=model)
+    options = LoopOptions()
     scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
-    model = ScoreModel.fit(codes, pool.scores, sds, seed, progress)
-    held = dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=True))
-    return ClosedLoop(
-        bench,
-        setting.position,
-        code_factor(codes, setting.position),
-        sds,
-        model,
-        grouping.kind,
-        grouping.cuts,
-        options,
-        identity,
-        scale,
-        provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None, "model_r": held},
-    )
+    about = provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None}
+    return ClosedLoop(*known, options, identity, scale, about)
 
 
 def accuracy_table(fits: pd.DataFrame) -> pd.DataFrame:

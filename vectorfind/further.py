@@ -108,8 +108,8 @@ def effects(stage: Stage) -> None:
 def reach(stage: Stage) -> None:
     """`reach.csv`: how far the closed loop can take each property of each face, and whether wishes inside are met."""
     files = stage.files
-    if files.setting.method != "closed_loop":
-        raise PipelineError(f"reach: {files.setting.method} has no end of its own; use --method closed_loop")
+    if not files.setting.is_loop:
+        raise PipelineError(f"reach: {files.setting.method} has no end of its own; use --method model_loop")
     path = files.judged("reach.csv")
     about = stage.stamped("judge", _judged(stage), stage.inputs(directions=files.directions))
     if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):

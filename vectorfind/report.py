@@ -160,6 +160,15 @@ def _how(setting, about: dict, options: dict) -> str:
             + (" and the features of a gender and an age CNN" if about["identity"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"
         )
+    if setting.method == "model_loop":
+        told = ", ".join(f"{name} {r:.2f}" for name, r in about["model_r"].items())
+        return (
+            "No direction is fitted: a network learns all eight scores from the code (r on the held-out tenth of the "
+            f"pool: {told}), and each edit follows its slopes in at most {len(options['shares'])} steps, measuring "
+            "after each with generator and scorer what is still missing. Steps are the shortest in deviations of the "
+            f"pool's codes that also hold hair, background and hairstyle; an edit is at most {options['furthest']:g} "
+            f"such deviations long. {where} {hashes}"
+        )
     network = {
         False: "A network of two tanh layers per property learns the score from the raw code; its normalised gradient "
         "at the unedited face is the direction (VectorFind v9)",

@@ -11,7 +11,7 @@ from vectorfind.groups import LETTERS, Grouping
 from vectorfind.names import EDITED, POSITIONS
 
 VECTOR_METHODS = ("svm", "ridge")
-METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop")
+METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop", "model_loop")
 CUT_NAMES = ("medians", "v7", "v8", "v9")
 GRID_NAMES = ("deviations", "published")
 
@@ -46,10 +46,10 @@ class Setting:
 
         if self.cuts == "v7" and self.groups != "8" or self.cuts in ("v8", "v9") and self.groups != "16":
             raise PipelineError(f"--cuts {self.cuts} are for {'8' if self.cuts == 'v7' else '16'} groups (--groups)")
-        if self.mended and self.method == "closed_loop":
-            raise PipelineError("--mended: the closed loop was never published, so there is nothing to mend")
-        if self.method == "closed_loop" and self.grid == "published":
-            raise PipelineError("--grid published: the closed loop has no unit vectors to measure latent units along")
+        if self.mended and self.is_loop:
+            raise PipelineError(f"--mended: {self.method} was never published, so there is nothing to mend")
+        if self.is_loop and self.grid == "published":
+            raise PipelineError(f"--grid published: {self.method} has no unit vectors to measure latent units along")
 
     @classmethod
     def named(cls, method: str, position: str = "w", groups: str = "16") -> Setting:
@@ -62,6 +62,11 @@ class Setting:
     def is_vector(self) -> bool:
         """Whether the directions are vectors that can be written down once for all faces of a group."""
         return self.method in (*VECTOR_METHODS, "imported")
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether an edit is a walk that measures its own way."""
+        return self.method in ("closed_loop", "model_loop")
 
     @property
     def variant(self) -> str:
@@ -117,7 +122,7 @@ class Files:
     def direction_files(self) -> list[Path]:
         """Everything that belongs to a set of directions, the set itself left out."""
         names = Grouping(self.setting.groups, ()).names
-        if self.setting.method == "closed_loop":
+        if self.setting.is_loop:
             return [self.grouping]
         if not self.setting.is_vector:
             return [self.fits, self.grouping]

@@ -23,6 +23,7 @@ _EDITING = (
     "vectorfind.directions",
     "vectorfind.groups",
     "vectorfind.closed_loop",
+    "vectorfind.model_loop",
     "vectorfind.score_model",
     "vectorfind.network_editor",
     "vectorfind.gradient_net",
@@ -167,7 +168,7 @@ class Stage:
             rows = self._import_vectors(pool, grouping)
         elif setting.is_vector:
             rows = self._find_vectors(pool, grouping)
-        elif setting.method == "closed_loop":
+        elif setting.is_loop:
             from vectorfind.finding import make_loop
 
             with progress(0, "fitting a model of the scores (epochs)") as bar:
