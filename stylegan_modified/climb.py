@@ -206,7 +206,9 @@ class Climb:
             scorer = self.labels.scorer
             if version.scorer_trains:
                 scorer = load_property_cnn(self.plan.weights["property_cnn"], self.device)
-            terms.append(LabelTerm(scorer, outputs, columns, rates.obey, version.scorer_trains))
+            # An encoder's latents belong to their faces, and a curriculum has its own: no pairs there.
+            paired = not (version.published or version.encoder or version.curriculum)
+            terms.append(LabelTerm(scorer, outputs, columns, rates.obey, version.scorer_trains, paired))
         if version.encoder:
             architecture = FilterSettings.of(self.plan.profile).architectures["gender"]
             paths = model_paths(self.plan.run)["gender"]

@@ -27,20 +27,32 @@ class Term(Protocol):
 class LabelTerm:
     """Squared error between labels and what the property CNN reads, mean over `outputs`; the auxiliary regression.
 
-    outputs: of the CNN; columns: the label entries that they are compared with.
+    outputs: of the CNN; columns: the label entries that they are compared with. paired: the second half of the rows
+    repeats the latents of the first with other labels (the trainer sees to that), and differences are compared. Then a
+    face need not forget its own mouth to show the label's, and what is not the label's doing leaves the gradient.
     """
 
     def __init__(
-        self, scorer: nn.Module, outputs: Sequence[int], columns: Sequence[int], weight: float, trains: bool = False
+        self,
+        scorer: nn.Module,
+        outputs: Sequence[int],
+        columns: Sequence[int],
+        weight: float,
+        trains: bool = False,
+        paired: bool = False,
     ):
         self.scorer, self.outputs, self.columns = scorer.eval().requires_grad_(trains), list(outputs), list(columns)
-        self.weight, self.trains = weight, trains
+        self.weight, self.trains, self.paired = weight, trains, paired
 
     def __call__(self, images: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
         # Faces are judged as they will be seen, clipped, but where they leave the range the slope has to stay.
         seen = images + (images.clamp(-1.0, 1.0) - images).detach()
         scores = self.scorer(seen.contiguous(memory_format=torch.channels_last))
-        return self.weight * F.mse_loss(scores[:, self.outputs], label[:, self.columns])
+        scores, label = scores[:, self.outputs], label[:, self.columns]
+        if self.paired:
+            half = len(scores) // 2
+            return self.weight * 0.5 * F.mse_loss(scores[:half] - scores[half:], label[:half] - label[half:])
+        return self.weight * F.mse_loss(scores, label)
 
     def trained(self) -> dict[str, nn.Module]:
         return {"scorer": self.scorer} if self.trains else {}

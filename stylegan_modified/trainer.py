@@ -85,6 +85,12 @@ class Trainer:
         self.augment = augment or Augment()
         self.guide = guide if rates.guidance else None
         self.terms = list(terms)
+        self.paired = any(getattr(term, "paired", False) for term in self.terms)
+        if self.paired and faces.batch % (2 * self.processes.parts):
+            raise PipelineError(
+                f"{self.processes.parts} parts of a batch of {faces.batch} split pairs of faces that share a latent; "
+                f"let batch in [finetune] be a multiple of {2 * self.processes.parts}"
+            )
         self.latents = latents or Latents()
         self.begin = copy.deepcopy(generator.mapping).to(device).eval().requires_grad_(False) if rates.anchor else None
         self.w_variance = _variance(self.begin) if self.begin else 1.0
@@ -234,6 +240,10 @@ class Trainer:
         version = self.version
         label = self.latents.labels(self.faces, number, version, judged=seen)
         made = draw(self.generator, self.faces.batch, label, self.device, version.random_noise, version.style_mixing)
+        if self.paired and not seen:
+            half = self.faces.batch // 2
+            for values in (made.z, *made.noise):
+                values[half:] = values[:half]
         return self.latents.batch(made, self.step_number)
 
     def _fakes(self, made: Draw, real: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, Any]:

@@ -103,7 +103,8 @@ def trainer(version: str = "v9", seed: int = 0, rates: Rates | None = None, publ
     terms, latents = [], None
     if row.conditional:
         outputs = [0, 3, 4]
-        terms = [LabelTerm(scorer(), outputs, row.obeyed, 1.0, trains=row.scorer_trains)]
+        paired = not (row.published or row.encoder or row.curriculum)
+        terms = [LabelTerm(scorer(), outputs, row.obeyed, 1.0, trains=row.scorer_trains, paired=paired)]
     if row.curriculum:
         latents = Curriculum(batch, 16, row.label_size)
     if row.encoder:

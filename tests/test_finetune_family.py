@@ -24,6 +24,7 @@ from stylegan_modified.critics import (
 from stylegan_modified.draws import draw, given_noise
 from stylegan_modified.latents import Curriculum, Latents
 from stylegan_modified.obedience import GRID_8, GRID_50, label_rows, summarise, try_labels
+from stylegan_modified.processes import Processes
 from stylegan_modified.sampler import Sampler
 from stylegan_modified.spread import identity_distance, kernel_distance, recall
 from stylegan_modified.terms import LabelTerm
@@ -248,6 +249,30 @@ def test_following_the_label_term_makes_faces_obey():
     bright = torch.full((1, 3, 16, 16), 3.0, requires_grad=True)
     term(bright, label[:1]).backward()
     assert float(bright.grad.abs().max()) > 0  # beyond white the slope is still there
+
+
+def test_in_pairs_only_the_difference_that_labels_make_counts():
+    scorer = world.scorer()
+    images, label = torch.rand(4, 3, 16, 16) - 0.5, torch.randn(4, 7)
+    term = LabelTerm(scorer, [0, 3, 4], [0, 3, 4], 2.0, paired=True)
+    with torch.no_grad():
+        scores = scorer(images)[:, [0, 3, 4]]
+        obeyed = label.clone()
+        obeyed[:, [0, 3, 4]] = scores + torch.randn(2, 3).repeat(2, 1)  # each person's own mouth is no fault
+        assert float(term(images, obeyed)) == pytest.approx(0, abs=1e-10)
+        gap = (scores[:2] - scores[2:]) - (label[:2, [0, 3, 4]] - label[2:, [0, 3, 4]])
+        assert float(term(images, label)) == pytest.approx(float(gap.square().mean()), rel=1e-5)
+
+
+def test_the_two_halves_of_a_batch_are_the_same_persons_with_other_labels():
+    trainer = world.trainer("v1")
+    made, judged = trainer._draw(0, seen=False), trainer._draw(0, seen=True)
+    half = len(made.z) // 2
+    assert torch.equal(made.z[:half], made.z[half:]) and not torch.equal(made.label[:half], made.label[half:])
+    assert all(torch.equal(maps[:half], maps[half:]) for maps in made.noise)
+    assert not torch.equal(judged.z[:half], judged.z[half:])
+    with pytest.raises(PipelineError, match="split pairs of faces that share a latent"):
+        world.trainer("v1", processes=Processes(accumulate=4))
 
 
 def test_grids_are_the_published_ones():
