@@ -192,7 +192,7 @@ def write_report(options: ReportOptions, profile: Profile, panel: Panel, evidenc
         pictures = tables.reliability_table(first, evidence.picture_repeats, scorer)
         lights = tables.reliability_table(rendered, evidence.render_repeats, scorer)
         table(f"reliability of {scorer}", pictures.merge(lights, on="score", sort=False), scorer)
-    path = folder / "changes.png"
+    path = folder / "changes.jpg"
     save_sheet(path, np.concatenate([pictures[:6] for pictures in evidence.changed.values()]), columns=6)
     report.figure(path, f"six generated faces, from top to bottom: {', '.join(evidence.changed)}")
 
