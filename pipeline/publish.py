@@ -1,4 +1,4 @@
-"""Copies reports of a run, with the pictures they show, to where they are committed.
+"""Copies reports of a run, with the pictures they show, made small, to where they are committed.
 
 python -m pipeline.publish --run runs/demo
 python -m pipeline.publish --run runs/weights --reports finetune finetune_v1 finetune_v1_published
@@ -11,11 +11,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from pipeline.command import Summary, main
 from pipeline.errors import PipelineError
 from pipeline.whole import atomic
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+
+
+QUALITY = 88
 
 
 @dataclass
@@ -55,7 +60,12 @@ def _copied(report: Path, link: str, folder: Path) -> str:
     if not picture.is_file():
         raise PipelineError(f"{report} shows {link}, which is missing; delete the report and run its stage again")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(picture, folder / picture.name)
+    # A repository keeps every version for ever: plots in 256 colours take a third of the room.
+    with Image.open(picture) as image, atomic(folder / picture.name) as temporary:
+        if picture.suffix == ".png":
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
+        else:
+            image.save(temporary, "JPEG", quality=QUALITY)
     return f"{folder.name}/{picture.name}"
 
 
