@@ -155,7 +155,7 @@ def test_the_report_holds_every_section_table_and_figure(tmp_path, profile):
     ):
         assert f"## {heading}" in text
     assert "Without the second grader: weight file" in text and "left empty (drop)" in text
-    shown = re.findall(r"\]\((\S+\.png)\)", text)
+    shown = re.findall(r"\]\((\S+\.(?:png|jpg))\)", text)
     assert len(shown) == 8 + 2 + 1 + 1 + 2 and all((tmp_path / path).stat().st_size > 5000 for path in shown)
     kept = json.loads(written[1].read_text())["tables"]
     assert kept["truth"][0]["geometric"] > 0.97 and kept["property CNN"][3]["asked r"] == 0.97
