@@ -43,7 +43,8 @@ def profile(write_profile, weights, tmp_path):
 
     def write(**more) -> Path:
         files = {**weights, "generator_v9": tmp_path / "bundle" / "generator_v9.pth"}
-        sections = {"finetune": {**SMALL, **more}, "finetune.demo": {"steps": 2, "v1_steps": 0, "warm_steps": 0},
+        demo = {"steps": 2, "v1_steps": 0, "warm_steps": 0, "guidance": 0.0}
+        sections = {"finetune": {**SMALL, **more}, "finetune.demo": demo,
                     "finetune.train": {"steps": 4, "v1_steps": 2, "warm_steps": 2}}  # fmt: skip
         return write_profile(resolution=16, weights=files, **sections)
 
@@ -122,7 +123,7 @@ def test_without_a_bundled_net_it_starts_from_the_base_and_says_so(tmp_path, pro
 
 def test_it_goes_on_from_the_published_nets_which_are_two_files(tmp_path, write_profile, weights):
     files = {name: tmp_path / f"{name}.pth" for name in ("generator_v9", "discriminator_v9")}
-    steps = {"finetune": SMALL, "finetune.demo": {"steps": 1, "v1_steps": 0, "warm_steps": 0}}
+    steps = {"finetune": SMALL, "finetune.demo": {"steps": 1, "v1_steps": 0, "warm_steps": 0, "guidance": 0.0}}
     path = write_profile(resolution=16, weights={**weights, **files}, **steps)
     run, critic = new_run(tmp_path / "run"), labelled_discriminator(world.base_discriminator())
     torch.save(world.v9_generator().state_dict(), files["generator_v9"])
