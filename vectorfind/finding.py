@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
@@ -19,6 +20,8 @@ from vectorfind.pool import Pool
 from vectorfind.score_model import ScoreModel
 from vectorfind.setting import Setting
 
+# The filter CNNs read this many faces of the pool; their principal parts carry who somebody is.
+PERSON_ROWS, PERSON_PARTS = 10_000, 8
 CALIBRATION = (
     "probe: faces of the group from the pool, decoded at plus and minus one step; central difference of the score"
 )
@@ -183,8 +186,8 @@ def make_loop(
 ):
     """The closed loop at a position, or the one that a model leads: what the pool tells about codes and scores.
 
-    identity: function of images to the features that should stay, or None; of the closed loop. seed, progress: of the
-    model's training.
+    identity: reads what should stay of a person (`vectorfind.models.Identity`), or None. seed, progress: of the model's
+    training.
     """
     from vectorfind.closed_loop import ClosedLoop, LoopOptions, code_factor, identity_scale
     from vectorfind.model_loop import ModelLoop, ModelLoopOptions
@@ -193,14 +196,42 @@ def make_loop(
     sds = np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32)
     known = (bench, setting.position, code_factor(codes, setting.position), sds, grouping.kind, grouping.cuts)
     if setting.method == "model_loop":
-        options, model = ModelLoopOptions(), ScoreModel.fit(codes, pool.scores, sds, seed, progress)
-        held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=True))}
+        options = ModelLoopOptions()
+        readings, spreads = pool.scores, sds
+        if identity is not None:
+            more = read_person(bench, codes, setting.position, identity)
+            readings = np.concatenate([readings, more], 1)
+            spreads = np.concatenate([sds, np.nanstd(more, axis=0, ddof=1)])
+        model = ScoreModel.fit(codes, readings, spreads, seed, progress)
+        held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=False))}
+        held["person_r"] = model.held_r[len(PROPERTIES) :].round(4).tolist()
         about = provenance_of(bench, pool, setting, asdict(options)) | held
         return ModelLoop(*known, options, provenance=about, model=model)
     options = LoopOptions()
     scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
     about = provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None}
     return ClosedLoop(*known, options, identity, scale, about)
+
+
+def read_person(bench: Bench, codes, position: str, identity) -> np.ndarray:
+    """What should stay of a person [n, 4 + PERSON_PARTS]: logits of the filters, principal parts of the features.
+
+    Read from at most PERSON_ROWS codes, evenly spaced; NaN in the other rows.
+    """
+    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), PERSON_ROWS)).astype(int))
+    logits, features = [], []
+    with torch.no_grad():
+        for start in range(0, len(rows), bench.batch):
+            images = bench.images(codes[rows[start : start + bench.batch]], position).clone()
+            logits.append(identity.logits(images).cpu().numpy())
+            features.append(identity(images).cpu().numpy())
+    features = np.concatenate(features)
+    features -= features.mean(0)
+    _, _, parts = np.linalg.svd(features, full_matrices=False)
+    read = np.concatenate([np.concatenate(logits), features @ parts[:PERSON_PARTS].T], 1)
+    found = np.full((len(codes), read.shape[1]), np.nan, np.float32)
+    found[rows] = read
+    return found
 
 
 def accuracy_table(fits: pd.DataFrame) -> pd.DataFrame:

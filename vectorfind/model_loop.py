@@ -28,9 +28,8 @@ from vectorfind.closed_loop import (
     shortest_steps,
 )
 from vectorfind.names import PROPERTIES
-from vectorfind.score_model import ScoreModel
+from vectorfind.score_model import FLOOR_WIDTH, ScoreModel
 
-EDITED_ROWS = np.isin(np.arange(len(PROPERTIES)), EDITED_COLUMNS)
 # As in the closed loop: next to nothing, so that a score at its floor cannot call for leaps.
 FIRM = 0.02
 
@@ -61,6 +60,11 @@ class ModelLoop(ClosedLoop):
     model: ScoreModel | None = None
     options: ModelLoopOptions = ModelLoopOptions()
 
+    @property
+    def lowest(self) -> np.ndarray:
+        """Least value [8] that is asked of a score: the middle of the heap at its floor, if it has one."""
+        return self.model.floors[: len(PROPERTIES)] - FLOOR_WIDTH / 2
+
     def walk(self, codes: np.ndarray, amounts: np.ndarray) -> Walk:
         """Move codes [N, D] until each edited score has changed by its amount [N, 3] (score deviations).
 
@@ -68,23 +72,31 @@ class ModelLoop(ClosedLoop):
         """
         codes, options = np.asarray(codes, np.float32), self.options
         starts, origin = np.unique(codes, axis=0, return_inverse=True)
-        now = self._readings(starts, None)[origin.reshape(-1)]
+        origin = origin.reshape(-1)
+        told = self.model.tell(starts)[origin]
+        measured = len(PROPERTIES)
+        # Beside the scores, which are measured after each step, the rest that should stay is what the model tells.
+        now = np.concatenate([self._readings(starts, None)[origin], told[:, measured:]], 1)
         target = now.copy()
         target[:, EDITED_COLUMNS] += np.asarray(amounts, np.float32)
+        target[:, :measured] = np.maximum(target[:, :measured], np.minimum(self.lowest, now[:, :measured]))
         moved, lengths = np.zeros_like(codes), np.zeros(len(codes), np.float32)
         steps = np.zeros(len(codes), int)
         best, best_moved, best_scores = _miss(target, now), moved.copy(), now.copy()
-        most = np.where(EDITED_ROWS, options.step, options.led_back)
+        edited = np.isin(np.arange(now.shape[1]), EDITED_COLUMNS)
+        most = np.where(edited, options.step, options.led_back)
         for share in options.shares:
             rows = np.flatnonzero(best > options.tolerance)
             if not len(rows):
                 break
             slopes = self.model.jacobian(codes[rows] + moved[rows] @ self.factor.T) @ self.factor
             wish = np.clip(target[rows] - now[rows], -most, most)
-            damping = np.where(EDITED_ROWS, FIRM, options.softness * (slopes**2).sum(2) + 1e-3)
+            damping = np.where(edited, FIRM, options.softness * (slopes**2).sum(2) + 1e-3)
             change = share * shortest_steps(slopes, wish, damping)
             moved[rows] = _within(moved[rows] + _within(change, options.stride), options.furthest)
-            now[rows] = self._readings(codes[rows] + moved[rows] @ self.factor.T, None)
+            there = codes[rows] + moved[rows] @ self.factor.T
+            now[rows, :measured] = self._readings(there, None)
+            now[rows, measured:] = self.model.tell(there)[:, measured:]
             steps[rows] += 1
             miss = _miss(target, now)
             better = miss < best
@@ -93,7 +105,7 @@ class ModelLoop(ClosedLoop):
         why = np.where(lengths > 0.99 * options.furthest, TOO_FAR, OUT_OF_STEPS).astype(object)
         why[best <= options.tolerance] = REACHED
         ends = (codes + best_moved @ self.factor.T).astype(np.float32)
-        return Walk(ends, best_scores * self.all_sds, np.full(len(codes), np.nan), lengths, steps, why)
+        return Walk(ends, best_scores[:, :measured] * self.all_sds, np.full(len(codes), np.nan), lengths, steps, why)
 
     def save(self, path) -> None:
         """Write the model and what the pool taught as one .npz."""

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
 
 if TYPE_CHECKING:
+    from cnn.filter_cnn import FilterCNN
     from vectorfind.bench import Bench
 
 FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
@@ -84,40 +87,45 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
 
 
 def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
-    """What the closed loop holds a person by: the hidden layers of one gender and one age CNN; None without them.
+    """What the loops hold a person by: the profile's bundled filter CNNs, one of each; None without them.
 
     The filter CNNs neither find directions nor judge them.
     """
     from cnn.models import bundled_path
-    from cnn.settings import FilterSettings
+    from cnn.settings import FILTERS, FilterSettings
 
     settings = FilterSettings.of(profile)
     if settings.bundled is None:
         return None
-    paths = {name: bundled_path(settings.bundled, name, 0) for name in ("gender", "age")}
+    paths = {name: bundled_path(settings.bundled, name, 0) for name in FILTERS}
     if not all(path.is_file() for path in paths.values()):
         return None
     from cnn.filter_cnn import FilterEnsemble
     from pipeline.command import resolve_device
 
     where = resolve_device(device)
-    return Identity(
-        [FilterEnsemble.load(name, [path], settings.architectures[name], where) for name, path in paths.items()]
-    )
+    ensembles = (FilterEnsemble.load(name, [path], settings.architectures[name], where) for name, path in paths.items())
+    return Identity({name: ensemble.models[0] for name, ensemble in zip(paths, ensembles, strict=True)})
 
 
 class Identity:
-    """Features [N, F] of images [N, 3, R, R] in [-1, 1], differentiable."""
+    """Reads images [N, 3, R, R] in [-1, 1], differentiably: who it is, and what the filters would say."""
 
-    def __init__(self, ensembles):
-        self.models = [ensemble.models[0] for ensemble in ensembles]
+    def __init__(self, models: dict[str, FilterCNN]):
+        self.models = models
 
-    def __call__(self, images):
-        import torch
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features [N, F]: the hidden layers of the gender and the age CNN."""
+        return torch.cat([self._hidden(name, images) for name in ("gender", "age")], 1)
 
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """What each filter CNN says before its sigmoid [N, 4]."""
+        return torch.cat([self.models[name].fc_final[0](self._hidden(name, images)) for name in self.models], 1)
+
+    def _hidden(self, name: str, images: torch.Tensor) -> torch.Tensor:
+        model = self.models[name]
         # to_unit of cnn.filter_cnn, after the clip that a saved picture would have had.
-        unit = images.clamp(-1, 1) * 0.5 + 0.5
-        return torch.cat([model.fc1(model.features(model.window.crop(unit))) for model in self.models], 1)
+        return model.fc1(model.features(model.window.crop(images.clamp(-1, 1) * 0.5 + 0.5)))
 
 
 def _existing(path: str, option: str) -> Path:

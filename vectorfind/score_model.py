@@ -1,7 +1,7 @@
 """A small network that knows every score as a function of the code: it tells the closed loop where to step next.
 
 The loop's true gradient holds for half a score deviation and costs a pass back through the generator for each score.
-This network, fitted once to a pool, gives all eight slopes at any code for next to nothing, and smoother ones: it has
+This network, fitted once to a pool, gives all slopes at any code for next to nothing, and smoother ones: it has
 no eye for the pixels that move a scorer without moving the face. What it gets wrong the loop measures and corrects.
 """
 
@@ -21,42 +21,74 @@ HELD_SHARE = 0.1
 BATCH, EPOCHS, RATE, DECAY = 256, 40, 2e-3, 1e-2
 # Enough updates for a small pool, an end for a large one.
 MOST_UPDATES = 12_000
+# A score with so large a share of the pool so near (in deviations) above its first percentile ends in a floor: a mouth
+# cannot be more closed than closed.
+FLOOR_SHARE, FLOOR_WIDTH = 0.2, 0.2
+NO_FLOOR = -1e9
+
+
+class ScoreNetwork(nn.Module):
+    """Two SiLU layers beside a linear map, which carries the slopes where the layers are flat."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, HIDDEN[0]), nn.Linear(HIDDEN[0], HIDDEN[1])
+        self.last, self.straight = nn.Linear(HIDDEN[1], outputs), nn.Linear(inputs, outputs, bias=False)
+        nn.init.zeros_(self.straight.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs [N, R] of standardised codes [N, D]."""
+        bent = nn.functional.silu(self.second(nn.functional.silu(self.first(x))))
+        return self.last(bent) + self.straight(x)
+
+    def jacobian(self, x: torch.Tensor) -> torch.Tensor:
+        """Slopes [N, R, D] at standardised codes [N, D]."""
+        a = self.first(x)
+        b = self.second(nn.functional.silu(a))
+        through = (self.last.weight * _slope(b)[:, None]) @ self.second.weight
+        return (through * _slope(a)[:, None]) @ self.first.weight + self.straight.weight
 
 
 @dataclass
 class ScoreModel:
-    """Scores in pool deviations from codes: two SiLU layers on standardised dimensions.
+    """Readings in pool deviations from codes: the eight scores, and whatever else should stay.
 
-    mean, spread [D]: of the codes; a dimension of spread 0 is dead and has no slope. held_r [8]: correlation with the
-    scores of the held-out tenth of the pool.
+    mean, spread [D]: of the codes; a dimension of spread 0 is dead and has no slope. held_r [R]: correlation with the
+    held-out tenth of the pool. floors [R]: where a reading ends (in deviations; NO_FLOOR without an end), as of the
+    mouth's score among closed mouths. At a floor the model is taught no more than "at most this" (censored
+    regression, Tobin 1958): what it tells there goes on below the floor, and so keeps a slope that leads out of it.
     """
 
-    network: nn.Sequential
+    network: ScoreNetwork
     mean: np.ndarray
     spread: np.ndarray
     held_r: np.ndarray
+    floors: np.ndarray
 
     @classmethod
-    def fit(cls, codes, scores: np.ndarray, sds: np.ndarray, seed: int = 0, progress=None) -> ScoreModel:
-        """Fit to codes ([n, D] array or ShardedArray) and scores [n, 8]; rows with a missing score are left out.
+    def fit(cls, codes, readings: np.ndarray, sds: np.ndarray, seed: int = 0, progress=None) -> ScoreModel:
+        """Fit to codes ([n, D] array or ShardedArray) and readings [n, R], the eight scores first.
 
-        sds [8]: the deviations to express scores in. progress: called with 1 after each epoch.
+        Rows with a missing score are left out; other readings may be missing (NaN) anywhere. sds [R]: the deviations to
+        express readings in. progress: called with 1 after each epoch.
         """
         rng = np.random.default_rng([seed, 17])
-        rows = np.flatnonzero(np.isfinite(scores).all(1))
+        rows = np.flatnonzero(np.isfinite(readings[:, : len(PROPERTIES)]).all(1))
         rows = np.sort(rng.permutation(rows)[:MOST_ROWS])
         x = codes[rows]
         mean, spread = x.mean(0), x.std(0)
         spread = np.where(spread > 1e-3 * spread.max(), spread, 0.0).astype(np.float32)
         inputs = torch.from_numpy(_standardised(x, mean, spread))
-        wanted = torch.from_numpy((scores[rows] / sds).astype(np.float32))
+        values = (readings[rows] / sds).astype(np.float32)
+        floors = np.array([_floor(column) for column in values.T], np.float32)
+        wanted, bounds = torch.from_numpy(values), torch.from_numpy(floors)
         order = rng.permutation(len(rows))
         held, train = order[: int(HELD_SHARE * len(rows))], order[int(HELD_SHARE * len(rows)) :]
         batch = min(BATCH, len(train))
         epochs = max(1, min(EPOCHS, MOST_UPDATES * batch // len(train)))
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
-            network = _network(x.shape[1])
+            network = ScoreNetwork(x.shape[1], values.shape[1])
             optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
             updates = epochs * (len(train) // batch)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=updates + 1)
@@ -64,48 +96,57 @@ class ScoreModel:
                 shuffled = torch.from_numpy(rng.permutation(train))
                 for part in shuffled[: len(train) // batch * batch].split(batch):
                     optimiser.zero_grad(set_to_none=True)
-                    (network(inputs[part]) - wanted[part]).square().mean().backward()
+                    _censored_loss(network(inputs[part]), wanted[part], bounds).backward()
                     optimiser.step()
                     schedule.step()
                 if progress is not None:
                     progress(1)
-        network.eval().requires_grad_(False)
+        model = cls(network.eval().requires_grad_(False), mean.astype(np.float32), spread, np.empty(0), floors)
         with torch.no_grad():
-            told = network(inputs[held]).numpy()
-        held_r = np.array([_r(told[:, k], wanted[held, k].numpy()) for k in range(len(PROPERTIES))], np.float32)
-        return cls(network, mean.astype(np.float32), spread, held_r)
+            told = np.maximum(network(inputs[held]).numpy(), floors)
+        held_values = np.maximum(values[held], floors)
+        model.held_r = np.array([_r(a, b) for a, b in zip(told.T, held_values.T, strict=True)], np.float32)
+        return model
+
+    def tell(self, codes: np.ndarray) -> np.ndarray:
+        """Readings float32 [N, R] in deviations of codes [N, D]; below a floor only their order means something."""
+        with torch.no_grad():
+            return self.network(torch.from_numpy(_standardised(codes, self.mean, self.spread))).numpy()
 
     def jacobian(self, codes: np.ndarray) -> np.ndarray:
-        """Slopes float32 [N, 8, D] of all scores (deviations per unit of the code) at codes [N, D]."""
-        first, second, last = (self.network[i] for i in (0, 2, 4))
+        """Slopes float32 [N, R, D] of all readings (deviations per unit of the code) at codes [N, D]."""
         with torch.no_grad():
-            a = first(torch.from_numpy(_standardised(codes, self.mean, self.spread)))
-            b = second(nn.functional.silu(a))
-            through = (last.weight * _slope(b)[:, None]) @ second.weight  # [N, 8, first layer]
-            through = (through * _slope(a)[:, None]) @ first.weight
+            slopes = self.network.jacobian(torch.from_numpy(_standardised(codes, self.mean, self.spread))).numpy()
         alive = self.spread > 0
-        return through.numpy() * np.where(alive, 1 / np.where(alive, self.spread, 1), 0).astype(np.float32)
+        return slopes * np.where(alive, 1 / np.where(alive, self.spread, 1), 0).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as arrays whose names begin with `model_`."""
         named = {f"model_{name}": value.numpy() for name, value in self.network.state_dict().items()}
-        return named | {"model_mean": self.mean, "model_spread": self.spread, "model_held_r": self.held_r}
+        return named | {f"model_{name}": getattr(self, name) for name in ("mean", "spread", "held_r", "floors")}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ScoreModel:
         """The model that `arrays` wrote."""
         named = {name.removeprefix("model_"): value for name, value in arrays.items()}
-        known = {name: named.pop(name) for name in ("mean", "spread", "held_r")}
-        network = _network(len(known["mean"]))
+        known = {name: named.pop(name) for name in ("mean", "spread", "held_r", "floors")}
+        network = ScoreNetwork(len(known["mean"]), len(known["held_r"]))
         network.load_state_dict({name: torch.from_numpy(value) for name, value in named.items()})
         return cls(network.eval().requires_grad_(False), **known)
 
 
-def _network(inputs: int) -> nn.Sequential:
-    first, second = HIDDEN
-    return nn.Sequential(
-        nn.Linear(inputs, first), nn.SiLU(), nn.Linear(first, second), nn.SiLU(), nn.Linear(second, len(PROPERTIES))
-    )
+def _censored_loss(told: torch.Tensor, wanted: torch.Tensor, floors: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over what was read; of a reading at its floor, only what is told above the floor."""
+    gap = torch.where(torch.isfinite(wanted), told - wanted, 0)
+    at_floor = wanted <= floors
+    return torch.where(at_floor, (told - floors).clamp(min=0), gap).square().sum() / torch.isfinite(wanted).sum()
+
+
+def _floor(values: np.ndarray) -> float:
+    """Upper edge of the heap at the low end of values, NO_FLOOR where there is none."""
+    values = values[np.isfinite(values)]
+    edge = float(np.percentile(values, 1)) + FLOOR_WIDTH
+    return edge if (values <= edge).mean() >= FLOOR_SHARE else NO_FLOOR
 
 
 def _standardised(codes: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -119,4 +160,6 @@ def _slope(x: torch.Tensor) -> torch.Tensor:
 
 
 def _r(a: np.ndarray, b: np.ndarray) -> float:
+    known = np.isfinite(b)
+    a, b = a[known], b[known]
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 0 and b.std() > 0 else float("nan")
