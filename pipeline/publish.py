@@ -15,12 +15,13 @@ from PIL import Image
 
 from pipeline.command import Summary, main
 from pipeline.errors import PipelineError
+from pipeline.plots import save_plot
 from pipeline.whole import atomic
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 
-QUALITY = 88
+QUALITY = 72
 
 
 @dataclass
@@ -60,12 +61,13 @@ def _copied(report: Path, link: str, folder: Path) -> str:
     if not picture.is_file():
         raise PipelineError(f"{report} shows {link}, which is missing; delete the report and run its stage again")
     folder.mkdir(parents=True, exist_ok=True)
-    # A repository keeps every version for ever: plots in 256 colours take a third of the room.
-    with Image.open(picture) as image, atomic(folder / picture.name) as temporary:
+    # A repository keeps every version for ever.
+    with Image.open(picture) as image:
         if picture.suffix == ".png":
-            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
+            save_plot(folder / picture.name, image)
         else:
-            image.save(temporary, "JPEG", quality=QUALITY)
+            with atomic(folder / picture.name) as temporary:
+                image.save(temporary, "JPEG", quality=QUALITY)
     return f"{folder.name}/{picture.name}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artefacts import atomic
+from pipeline.plots import save_figure
 from property_score.correlation import pearson, spearman
 from property_score.head_pose import ANGLES
 from property_score.measure import PROPERTIES
@@ -165,6 +165,4 @@ def _panels(
         axis.yaxis.label.set_fontsize(8)
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
-        # No date or version in the file: the same readings draw the same bytes.
-        figure.savefig(temporary, dpi=100, metadata={"Software": None})
+    save_figure(path, figure, dpi=100)

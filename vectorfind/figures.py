@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artefacts import atomic
+from pipeline.plots import save_figure
 from pipeline.sheets import save_sheet
 from vectorfind.bench import Bench
 from vectorfind.directions import DirectionSet
@@ -29,9 +29,7 @@ def _panels(path: Path, draw: Callable, width: float = 3.6, height: float = 2.9)
         draw(axis, name)
         axis.set_title(name)
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
-        # No date or version in the file: the same run draws the same bytes.
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+    save_figure(path, figure, dpi=110)
 
 
 def draw_scores(path: Path, scores: np.ndarray, k_percent: float | None) -> None:
@@ -154,8 +152,7 @@ def draw_leakage(path: Path, tables: dict[str, pd.DataFrame]) -> None:
         axis.set_yticks(range(wide.shape[0]), list(wide.index))
         axis.tick_params(labelsize=7)
         axis.set_title(method, fontsize=9)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+    save_figure(path, figure, dpi=110)
 
 
 def draw_passes(path: Path, judged: pd.DataFrame) -> None:
@@ -178,5 +175,4 @@ def draw_passes(path: Path, judged: pd.DataFrame) -> None:
     axis.set_ylabel("share that passes")
     axis.legend(frameon=False, fontsize=7)
     axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+    save_figure(path, figure, dpi=110)

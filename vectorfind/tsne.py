@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artefacts import atomic
+from pipeline.plots import save_figure
 from vectorfind.groups import Grouping
 from vectorfind.methods import extremes
 from vectorfind.names import EDITED
@@ -59,5 +59,4 @@ def _scatter(path: Path, points: np.ndarray, low: int, title: str) -> None:
     axis.legend(markerscale=3, frameon=False)
     axis.set_xticks([])
     axis.set_yticks([])
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=100, metadata={"Software": None})
+    save_figure(path, figure, dpi=100)
