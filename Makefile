@@ -37,7 +37,7 @@ weights: setup ## train the bundled weights anew from nothing (hours)
 	$(PY) -m cnn.bundle --run runs/weights --to weights/demo/cnn
 	$(PY) run_stylegan_finetune_v9.py --run runs/weights --train --export weights/demo/generator_v9.pth
 	$(PY) -m property_score.train_bundled --count 6000 --epochs 14
-	$(PY) -m property_score.train_bundled --network hairstyle --count 6000 --epochs 40
+	$(PY) -m property_score.train_bundled --network hairstyle --count 6000 --epochs 80
 	$(PY) -m property_score.train_bundled --network second_grader --count 6000 --epochs 14
 	$(PY) run_stylegan_finetune.py --run runs/weights --version v1 --export weights/demo/generator_v1.pth
 

@@ -1,7 +1,7 @@
 """Trains the bundled networks that score: the property CNN, and the second grader on other faces.
 
     python -m property_score.train_bundled --count 8000 --epochs 20
-    python -m property_score.train_bundled --network hairstyle --count 8000 --epochs 40
+    python -m property_score.train_bundled --network hairstyle --count 8000 --epochs 80
     python -m property_score.train_bundled --network second_grader --count 8000 --epochs 24
 
 The faces come from the profile's base generator (and its fine-tuned v9, where the profile names one), from seeds that
