@@ -81,8 +81,9 @@ class VectorFindOptions(StageOptions):
     """svm: share of each group, at either end of the score, that trains it; by default what the profile says."""
     faces: int | None = None
     """Faces of the test; by default what the profile says."""
-    grid: Literal["deviations", "published"] = "deviations"
-    """Weights of the 50 edits: score deviations, or the published ones in latent units."""
+    grid: Literal["deviations", "published", "reachable"] = "deviations"
+    """Weights of the 50 edits: score deviations; the published ones in latent units; or deviations slid for each face
+    into what its scores can reach."""
     generator: str = "v9"
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
     scorer: str = ""

@@ -96,6 +96,42 @@ def test_the_slopes_of_the_model_are_its_own_and_none_along_dead_dimensions():
     assert (slopes[:, :, 5:] == 0).all() and model.held_r.min() > 0.9
 
 
+def test_where_a_score_ends_the_model_keeps_the_slope_that_leads_out():
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((4000, 6)).astype(np.float32)
+    hidden = codes @ rng.standard_normal((6, len(PROPERTIES))).astype(np.float32)
+    scores = hidden.copy()
+    mouth = PROPERTIES.index("mouth")
+    scores[:, mouth] = np.maximum(hidden[:, mouth], 0) + 0.02 * rng.standard_normal(4000)
+    model = ScoreModel.fit(codes, scores, scores.std(0))
+    assert (model.floors[np.arange(len(PROPERTIES)) != mouth] < -1e8).all() and 0 < model.floors[mouth] < 0.3
+    closed = codes[hidden[:, mouth] < -0.5]
+    way = np.linalg.lstsq(codes, hidden[:, mouth], rcond=None)[0]
+    slopes = model.jacobian(closed)[:, mouth]
+    cosines = slopes @ way / np.linalg.norm(slopes, axis=1) / np.linalg.norm(way)
+    assert cosines.min() > 0.5 and (model.tell(closed)[:, mouth] < model.floors[mouth] + 0.1).mean() > 0.95
+
+
+def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):
+    read = torch.randn(3 * 16 * 16, 2, generator=torch.Generator().manual_seed(7)) * 0.05
+    codes = curved.encode(curved.latents(range(1500)), "w")
+    scores = curved.measure(codes, "w")
+    person = np.full((1500, 2), np.nan, np.float32)
+    person[::2] = (curved.images(codes[::2], "w").flatten(1) @ read).numpy()
+    readings = np.concatenate([scores, person], 1)
+    spreads = np.nanstd(readings, axis=0)
+    known = {"generator_hash": curved.generator_hash, "scorer_hash": curved.scorer_hash}
+    starts = curved.encode(curved.latents(range(2000, 2010)), "w")
+    amounts, drifts = np.tile(np.array([[0.0, 1.0, 0.0]], np.float32), (10, 1)), []
+    for columns in (slice(0, 8), slice(0, 10)):
+        model = ScoreModel.fit(codes, readings[:, columns], spreads[columns])
+        loop = ModelLoop(curved, "w", code_factor(codes, "w"), spreads[:8], provenance=known, model=model)
+        ends = loop.walk(starts, amounts).codes
+        moved = curved.images(ends, "w").flatten(1) @ read - curved.images(starts, "w").flatten(1) @ read
+        drifts.append(float(moved.abs().mean()))
+    assert model.held_r.min() > 0.85 and drifts[1] < 0.6 * drifts[0]
+
+
 def test_a_saved_model_loop_walks_the_same_and_only_with_its_own_nets(curved, tmp_path):
     loop = model_loop_in(curved)
     loop.save(tmp_path / "loop.npz")

@@ -55,14 +55,14 @@ def edit_faces(directions=None, faces=6, grid="deviations", bench=None):
     return run_test(bench, directions, Grouping("none", ()), range(50, 50 + faces), grid_named(grid))
 
 
-def test_both_grids_are_5_mouths_by_2_eyes_by_5_poses_in_the_published_order():
+def test_all_grids_are_5_mouths_by_2_eyes_by_5_poses_in_the_published_order():
     for grid in GRIDS.values():
         amounts = grid.amounts()
         assert amounts.shape == (50, 3) and len(np.unique(amounts, axis=0)) == 50
         assert len(set(amounts[:10, 1])) == 1 and len(set(amounts[:5, 0])) == 1 and len(set(amounts[:5, 2])) == 5
     published = GRIDS["published"]
     assert [-value for value in published.levels("pose")] == [-1.8, -1.2, -0.6, 0.0, 0.6]
-    with pytest.raises(PipelineError, match="deviations, published"):
+    with pytest.raises(PipelineError, match="deviations, reachable, published"):
         grid_named("other")
     assert (np.count_nonzero(alone([-1, 1]), axis=1) == 1).all()
 

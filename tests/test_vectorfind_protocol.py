@@ -11,9 +11,10 @@ from vectorfind_world import LinearScorer, W, gradients, make_bench
 from pipeline.errors import PipelineError
 from vectorfind.directions import published_name, write_vector
 from vectorfind.effects import cost, leakage, match, measure_effects, outside_change
+from vectorfind.evaluate import Test, most_corr
 from vectorfind.finding import find_directions, find_networks
 from vectorfind.graders import measure_spreads
-from vectorfind.grid import grid_named
+from vectorfind.grid import face_amounts, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.mended import fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
@@ -44,8 +45,7 @@ def world(tmp_path_factory):
 
 def graders_of(world):
     bench, pool = world
-    sds = pool.scores.std(0, ddof=1)
-    return measure_spreads(bench, {"second": Backward()}, pool.codes("w"), "w", sds)
+    return measure_spreads(bench, {"second": Backward()}, pool.codes("w"), "w", pool.scores)
 
 
 def test_every_grader_judges_the_same_images_in_its_own_units(world):
@@ -234,3 +234,38 @@ def test_settings_are_read_from_the_names_in_reports():
         Setting(groups="8", cuts="v9")
     with pytest.raises(PipelineError, match="no unit vectors"):
         Setting("closed_loop", grid="published")
+
+
+def test_a_fitted_grid_asks_of_each_face_what_its_scores_can_reach():
+    grid, mouth = grid_named("reachable"), EDITED.index("mouth")
+    ends = np.tile(np.array([-2.0, 2.0], np.float32), (len(PROPERTIES), 1))
+    ends[PROPERTIES.index("mouth")] = (0.0, 3.0)
+    base = np.zeros((4, len(PROPERTIES)), np.float32)
+    base[:, PROPERTIES.index("mouth")] = (0.0, 1.5, 3.0, -0.5)
+    asked = face_amounts(grid, base, np.full(3, 0.5, np.float32), ends)
+    levels = np.unique(asked[:, :, mouth], axis=1)
+    np.testing.assert_allclose(levels[0], [0, 0.9, 1.8, 2.7, 3.6], atol=1e-5)
+    np.testing.assert_allclose(levels[1], [-1.8, -0.9, 0, 0.9, 1.8], atol=1e-5)
+    np.testing.assert_allclose(levels[2], [-3.6, -2.7, -1.8, -0.9, 0], atol=1e-5)
+    np.testing.assert_allclose(levels[3], levels[0], atol=1e-5)  # below the end, where nothing is asked for
+    narrow = face_amounts(grid, base, np.full(3, 1.0, np.float32), ends)[0, :, mouth]
+    np.testing.assert_allclose(np.unique(narrow), [0, 0.75, 1.5, 2.25, 3.0], atol=1e-5)
+    plain = face_amounts(grid_named("deviations"), base, np.full(3, 0.5, np.float32), ends)
+    np.testing.assert_array_equal(plain, np.repeat(grid.amounts()[None], 4, axis=0))
+    np.testing.assert_allclose(asked[:, :, 0], np.repeat(grid.amounts()[None, :, 0], 4, axis=0), atol=1e-5)
+
+
+def test_who_obeys_to_the_letter_is_held_up_by_the_end_of_a_score_alone():
+    grid = grid_named("deviations")
+    amounts, sds = grid.amounts(), np.ones(3, np.float32)
+    base = np.zeros((2, len(PROPERTIES)), np.float32)
+    base[1, PROPERTIES.index("mouth")] = 5.0
+    ends = np.tile(np.array([-9.0, 9.0], np.float32), (3, 1))
+    ends[EDITED.index("mouth")] = (0.0, 9.0)
+    scores = np.zeros((2, len(amounts), len(PROPERTIES)), np.float32)
+    test = Test(np.arange(2), np.array(["", ""]), base, scores, amounts, sds, np.repeat(amounts[None], 2, 0), ends)
+    most = dict(zip(EDITED, most_corr(test).T, strict=True))
+    np.testing.assert_allclose(most["eyes"], 1)
+    # Five weights of which two change nothing: -1.8, -.9, 0, .9, 1.8 against 0, 0, 0, .9, 1.8.
+    np.testing.assert_allclose(most["mouth"], [4.05 / (8.1 * 2.592) ** 0.5, 1], atol=1e-5)
+    assert np.isnan(most_corr(replace(test, asked=None))).all()

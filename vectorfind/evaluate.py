@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.report import mean_interval, wilson_interval
 from vectorfind.bench import Bench
 from vectorfind.directions import DirectionSet
-from vectorfind.grid import Grid
+from vectorfind.grid import Grid, face_amounts
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
@@ -25,7 +25,9 @@ class Test:
     """What the test measured.
 
     seeds [F], groups [F], base float32 [F, 8] (scores of the unedited faces), scores float32 [F, A, 8] (every edit),
-    amounts float32 [A, 3], score_sds [3] by which effects are divided.
+    amounts float32 [A, 3] (the grid's; a fitted one asks of each face what corresponds to them), score_sds [3] by which
+    effects are divided. asked float32 [F, A, 3]: the deviations that each face was asked for, None for raw amounts.
+    ends [3, 2]: where the edited scores end, where that is known.
     """
 
     __test__ = False  # not a pytest class
@@ -36,25 +38,31 @@ class Test:
     scores: np.ndarray
     amounts: np.ndarray
     score_sds: np.ndarray
+    asked: np.ndarray | None = None
+    ends: np.ndarray | None = None
 
 
-def run_test(bench: Bench, directions: DirectionSet, grouping: Grouping, seeds, grid: Grid, progress=None) -> Test:
+def run_test(
+    bench: Bench, directions: DirectionSet, grouping: Grouping, seeds, grid: Grid, ends=None, progress=None
+) -> Test:
     """Edit the face of every seed by every row of the grid, with the directions of its own group, and score the images.
 
-    Group and scores come straight from the decoded tensors. progress: called with the number of images done.
+    Group and scores come straight from the decoded tensors. progress: called with the number of images done. ends
+    [8, 2]: where scores end (`grid.ends_of`), for a fitted grid.
     """
     seeds = np.asarray(list(seeds), np.int64)
     amounts = grid.amounts()
     codes = bench.encode(bench.latents(seeds), directions.position)
     base = bench.measure(codes, directions.position)
     groups = grouping.assign(base)
+    asked = face_amounts(grid, base, directions.score_sds, ends)
     scores = np.empty((len(seeds), len(amounts), len(PROPERTIES)), np.float32)
     # As many faces at a time as fill a batch of the bench, at least one.
     block = max(1, bench.batch // len(amounts))
     for start in range(0, len(seeds), block):
         faces = slice(start, start + block)
         repeated = np.repeat(codes[faces], len(amounts), axis=0)
-        tiled = np.tile(amounts, (len(codes[faces]), 1))
+        tiled = asked[faces].reshape(-1, amounts.shape[1])
         edited = directions.edit(repeated, np.repeat(groups[faces], len(amounts)), tiled, raw=grid.raw)
         measured = bench.measure(edited, directions.position, progress)
         scores[faces] = measured.reshape(-1, len(amounts), len(PROPERTIES))
@@ -78,6 +86,22 @@ def per_face(test: Test) -> pd.DataFrame:
         columns[f"{name}_monotone"] = (np.diff(means, axis=1) > 0).mean(axis=1)
         columns[f"{name}_range"] = means[:, -1] - means[:, 0]
     return pd.DataFrame(columns)
+
+
+def most_corr(test: Test) -> np.ndarray:
+    """The correlations [F, 3] of an editor that obeys to the letter until a score ends; `per_face` is hardly higher.
+
+    A closed mouth that is told to close stays as it is, and so obeys three weights of five.
+    """
+    most = np.full((len(test.seeds), len(EDITED)), np.nan)
+    if test.asked is None:
+        return most
+    for i, name in enumerate(EDITED):
+        base = test.base[:, PROPERTIES.index(name)].astype(np.float64)[:, None]
+        low, high = (np.minimum(test.ends[i, 0], base), np.maximum(test.ends[i, 1], base))
+        there = np.clip(base + test.asked[:, :, i] * test.score_sds[i], low, high)
+        most[:, i], _ = _corr_and_slope(test.amounts[:, i].astype(np.float64), there)
+    return most
 
 
 def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from pipeline.artefacts import atomic, write_stamp
@@ -41,7 +40,7 @@ def open_graders(stage: Stage) -> list:
         if note not in stage.summary.notes:
             stage.summary.note(note)
     pool = stage.open_pool()
-    return measure_spreads(stage.bench, scorers, pool.codes("w"), "w", np.nanstd(pool.scores, axis=0, ddof=1))
+    return measure_spreads(stage.bench, scorers, pool.codes("w"), "w", pool.scores)
 
 
 def open_judge(stage: Stage):
@@ -163,7 +162,7 @@ def compare(stage: Stage) -> None:
     done: list[Files] = []
     for position in options.positions:
         for method in options.methods:
-            setting = replace(Setting.named(method, position, options.groups), grid="deviations")
+            setting = replace(Setting.named(method, position, options.groups), grid=options.grid)
             inner = stage.with_setting(setting)
             inner.directions()
             judge(inner)

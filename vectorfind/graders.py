@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile
 from pipeline.run import Run
 from vectorfind.bench import Bench, read_scores
+from vectorfind.grid import ends_of
 from vectorfind.names import EDITED, PROPERTIES
 
 FINDER, SECOND, GEOMETRIC = "finder", "second", "geometric"
@@ -23,11 +24,12 @@ SPREAD_FACES = 400
 
 @dataclass
 class Grader:
-    """A scorer with a name; sds float32 [8]: deviation of each of its scores over faces of the pool."""
+    """A scorer with a name; sds float32 [8], ends float32 [8, 2]: deviation and ends of its scores over the pool."""
 
     name: str
     scorer: object
     sds: np.ndarray
+    ends: np.ndarray
 
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Scores float32 [N, 8] of images [N, 3, R, R]; NaN where it could not measure."""
@@ -62,12 +64,12 @@ def open_scorers(profile: Profile, run: Run, names, device: str = "auto") -> tup
     return scorers, notes
 
 
-def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: str, finder_sds) -> list[Grader]:
+def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: str, finder_scores) -> list[Grader]:
     """Graders with their deviations, measured on at most SPREAD_FACES evenly spaced codes of the pool; finder first.
 
-    codes: [n, D] array or ShardedArray at `position`; finder_sds [8]: known from the whole pool.
+    codes: [n, D] array or ShardedArray at `position`; finder_scores [n, 8]: of the whole pool.
     """
-    graders = [Grader(FINDER, bench.scorer, np.asarray(finder_sds, np.float32))]
+    graders = [_grader(FINDER, bench.scorer, finder_scores)]
     if not scorers:
         return graders
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SPREAD_FACES)).astype(int))
@@ -82,5 +84,10 @@ def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: s
         if measured.min() < 2:
             lacking = PROPERTIES[int(measured.argmin())]
             raise PipelineError(f"grader '{name}' measures no {lacking} on generated faces: leave it out (--graders)")
-        graders.append(Grader(name, scorer, np.maximum(np.nanstd(scores, axis=0, ddof=1), 1e-6).astype(np.float32)))
+        graders.append(_grader(name, scorer, scores))
     return graders
+
+
+def _grader(name: str, scorer, scores: np.ndarray) -> Grader:
+    spreads = np.maximum(np.nanstd(scores, axis=0, ddof=1), 1e-6).astype(np.float32)
+    return Grader(name, scorer, spreads, ends_of(scores))

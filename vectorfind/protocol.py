@@ -8,9 +8,9 @@ import pandas as pd
 from pipeline.report import wilson_interval
 from vectorfind.bench import Bench
 from vectorfind.editor import Editor
-from vectorfind.evaluate import DIGITS, Test, per_face
+from vectorfind.evaluate import DIGITS, Test, most_corr, per_face
 from vectorfind.graders import FINDER, Grader
-from vectorfind.grid import Grid
+from vectorfind.grid import Grid, face_amounts
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
@@ -33,6 +33,7 @@ def run_graded(
     codes = bench.encode(bench.latents(seeds), editor.position)
     base = score_codes(bench, codes, editor.position, graders)
     groups = grouping.assign(base[FINDER])
+    asked = face_amounts(grid, base[FINDER], editor.score_sds, graders[0].ends)
     scores = {name: np.empty((len(seeds), len(amounts), len(PROPERTIES)), np.float32) for name in base}
     block = max(1, bench.batch // len(amounts))
     for start in range(0, len(seeds), block):
@@ -40,11 +41,20 @@ def run_graded(
         here = len(codes[faces])
         repeated = np.repeat(codes[faces], len(amounts), axis=0)
         owners = np.repeat(groups[faces], len(amounts))
-        edited = editor.edit(repeated, owners, np.tile(amounts, (here, 1)), raw=grid.raw)
+        edited = editor.edit(repeated, owners, asked[faces].reshape(-1, len(EDITED)), raw=grid.raw)
         for name, found in score_codes(bench, edited, editor.position, graders, progress).items():
             scores[name][faces] = found.reshape(here, len(amounts), -1)
     return {
-        grader.name: Test(seeds, groups, base[grader.name], scores[grader.name], amounts, grader.edited_sds)
+        grader.name: Test(
+            seeds,
+            groups,
+            base[grader.name],
+            scores[grader.name],
+            amounts,
+            grader.edited_sds,
+            None if grid.raw else asked,
+            grader.ends[[PROPERTIES.index(name) for name in EDITED]],
+        )
         for grader in graders
     }
 
@@ -79,12 +89,16 @@ def passed(faces: pd.DataFrame, version: str) -> np.ndarray:
 
 
 def face_table(tests: dict[str, Test]) -> pd.DataFrame:
-    """`judged_faces.csv`: a row per grader and face: correlations, slopes, monotone shares, ranges, passes."""
+    """`judged_faces.csv`: a row per grader and face: correlations, slopes, monotone shares, ranges, passes.
+
+    `most`: the correlation of an editor that obeys to the letter, until the score ends.
+    """
     tables = []
     for grader, test in tests.items():
         faces = per_face(test)
         for version in BARS:
             faces[f"pass_{version}"] = passed(faces, version)
+        faces[[f"{name}_most" for name in EDITED]] = most_corr(test)
         faces.insert(0, "grader", grader)
         tables.append(faces)
     return pd.concat(tables, ignore_index=True)
@@ -122,6 +136,7 @@ def judge(faces: pd.DataFrame, method: str) -> pd.DataFrame:
                     "abs_high": size_high,
                     "slope": part[f"{name}_slope"].mean(),
                     "range": part[f"{name}_range"].mean(),
+                    "most": part[f"{name}_most"].mean(),
                     "monotone": part[f"{name}_monotone"].mean(),
                     "reversed": float((corr < 0).mean()),
                     "unmeasured": int(np.isnan(corr).sum()),

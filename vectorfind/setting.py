@@ -13,7 +13,7 @@ from vectorfind.names import EDITED, POSITIONS
 VECTOR_METHODS = ("svm", "ridge")
 METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop", "model_loop")
 CUT_NAMES = ("medians", "v7", "v8", "v9")
-GRID_NAMES = ("deviations", "published")
+GRID_NAMES = ("deviations", "published", "reachable")
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ class Stage:
             statistics_table,
             summary_table,
         )
-        from vectorfind.grid import grid_named
+        from vectorfind.grid import ends_of, grid_named
         from vectorfind.tables import GRID, RESULT, STATISTICS, SUMMARY
 
         directions, grouping = self.open_directions()
@@ -272,7 +272,8 @@ class Stage:
         check_disjoint(range(start, start + directions.provenance["pool_rows"]), self.plan.test_seeds)
         grid = grid_named(self.files.setting.grid)
         with progress(len(grid.amounts()) * self.plan.faces, f"testing on {self.plan.faces} faces") as bar:
-            measured = run_test(self.bench, directions, grouping, self.plan.test_seeds, grid, bar.update)
+            ends = ends_of(self.open_pool().scores) if grid.fitted else None
+            measured = run_test(self.bench, directions, grouping, self.plan.test_seeds, grid, ends, bar.update)
         result = result_table(measured, self.plan.passes)
         write_table(tables[0], grid_table(measured), GRID)
         write_table(tables[1], statistics_table(result), STATISTICS)

@@ -18,6 +18,17 @@ from vectorfind.setting import Files
 ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
 
 
+GRIDS_MEAN = {
+    "deviations": "Every face is asked for the same changes, in deviations of the score, whether it can follow or not. "
+    "A closed mouth cannot close further: `most` is the mean correlation of an editor that obeys to the letter until "
+    "the score ends (at the first and last percentile of that grader's scores over the pool).",
+    "reachable": "The changes that a face is asked for are slid, and where need be narrowed, into what its scores can "
+    "reach (first to last percentile over the pool): the five weights of a closed mouth are five ways to open it. "
+    "Correlations are of these weights with the measured score.",
+    "published": "The changes are the published ones, in units of the latent space.",
+}
+
+
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
     from vectorfind.figures import draw_leakage, draw_passes
@@ -32,10 +43,12 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     edits = {files.setting.name: _read(files.judged("matched_edits.csv")) for files in done}
     reference = next((name for name in names if name.startswith("svm_")), names[0])
     paired = compare(faces, reference)
-    folder = run.path("reports", "vectorfind")
+    grid = stage.files.setting.grid
+    suffix = "" if grid == "deviations" else f"_{grid}_grid"
+    folder = run.path("reports", f"vectorfind{suffix}")
     tables = {"judgement": judged, "paired": paired}
     for name, table in tables.items():
-        write_csv(run.path("vectorfind", "judgement", f"{name}.csv"), table)
+        write_csv(run.path("vectorfind", "judgement", f"{name}{suffix}.csv"), table)
     best = _best(judged)
     heat, passes = folder / "leakage.png", folder / "passes.png"
     draw_leakage(heat, {name: leaks[name] for name in dict.fromkeys((best, reference))})
@@ -44,6 +57,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
     report.text(_verdict(stage, judged, leaks, best, reference))
+    report.text(GRIDS_MEAN[grid])
     report.heading("Methods and graders").table(_overview(judged), "Mean signed correlation, and share of passes")
     report.figure(passes, "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
@@ -58,10 +72,10 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     report.text(_obedience(faces, edits, best)).text(_many_samples(run))
     report.heading(f"Against {reference}, face by face").table(paired)
     return [
-        *(run.path("vectorfind", "judgement", f"{name}.csv") for name in tables),
+        *(run.path("vectorfind", "judgement", f"{name}{suffix}.csv") for name in tables),
         heat,
         passes,
-        report.write(run.path("reports", "vectorfind.md")),
+        report.write(run.path("reports", f"vectorfind{suffix}.md")),
     ]
 
 
@@ -94,6 +108,8 @@ def _verdict(stage, judged: pd.DataFrame, leaks: dict, best: str, reference: str
         text = " / ".join(f"{value:.3f}" for value in found)
         asked = ASKED.get(grader)
         aim = "" if asked is None else f" (aim {' / '.join(f'{value:.2f}' for value in asked)})"
+        most = " / ".join(f"{mine.loc[(grader, name), 'most']:.3f}" for name in EDITED)
+        aim += f"; at most {most} while scores end where they do"
         lines.append(f"- {grader}: {text}{aim}; {row['pass_v8']:.0%} pass at .88 for pose, {row['pass_v7']:.0%} at .92")
     for name in dict.fromkeys((best, reference)):
         where, size = largest_leak(leaks[name], FINDER)
