@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from cnn.filter_cnn import FilterCNN
     from vectorfind.bench import Bench
 
@@ -116,10 +116,14 @@ class Identity:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features [N, F]: the hidden layers of the gender and the age CNN."""
+        import torch
+
         return torch.cat([self._hidden(name, images) for name in ("gender", "age")], 1)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """What each filter CNN says before its sigmoid [N, 4]."""
+        import torch
+
         return torch.cat([self.models[name].fc_final[0](self._hidden(name, images)) for name in self.models], 1)
 
     def _hidden(self, name: str, images: torch.Tensor) -> torch.Tensor:
