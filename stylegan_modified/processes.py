@@ -86,8 +86,16 @@ class Processes:
             dist.barrier()
 
     def leave(self) -> None:
-        """End the group, all processes together: one that is still sending would die of a closed connection."""
+        """End the group, all processes together: one that is still sending would die of a closed connection.
+
+        Who comes out of the barrier first may close it while another is still in it; so all tell the store that they
+        are out, and wait there, where nothing is sent from one to another.
+        """
         if self.several:
             dist.barrier()
+            store = dist.distributed_c10d._get_default_store()
+            if store.add("left", 1) == self.count:
+                store.set("all left", "yes")
+            store.wait(["all left"])
             dist.destroy_process_group()
             self.several = False
