@@ -9,7 +9,8 @@ from vectorfind_world import CurvedScorer, make_bench
 
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import KEPT_COLUMNS, REACHED, ClosedLoop, LoopOptions, code_factor
-from vectorfind.model_loop import ModelLoop, ModelLoopOptions
+from vectorfind.grid import ends_of
+from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.score_model import ScoreModel
 
@@ -55,14 +56,15 @@ def model_loop_in(bench, position="w", **options):
     known = {"generator_hash": bench.generator_hash, "scorer_hash": bench.scorer_hash}
     model = ScoreModel.fit(codes, scores, sds)
     options = ModelLoopOptions(**options)
-    return ModelLoop(bench, position, code_factor(codes, position), sds, options=options, provenance=known, model=model)
+    known = {"options": options, "provenance": known, "model": model, "ends": np.full((8, 2), (-9, 9), np.float32)}
+    return ModelLoop(bench, position, code_factor(codes, position), sds, **known)
 
 
 @pytest.mark.parametrize("position", ["z", "w", "mapping_split2"])
 def test_led_by_a_model_it_reaches_the_wished_change_and_holds_the_rest(position):
     bench = make_bench(batch=50, split=True)
     bench.scorer = CurvedScorer()
-    loop = model_loop_in(bench, position)
+    loop = model_loop_in(bench, position, rounds=14)
     assert loop.model.held_r.min() > 0.9
     codes = bench.encode(bench.latents(range(2000, 2010)), position)
     amounts = np.tile(np.array([[1.0, -0.8, 0.5]], np.float32), (10, 1))
@@ -112,6 +114,19 @@ def test_where_a_score_ends_the_model_keeps_the_slope_that_leads_out():
     assert cosines.min() > 0.5 and (model.tell(closed)[:, mouth] < model.floors[mouth] + 0.1).mean() > 0.95
 
 
+def test_no_more_is_asked_of_a_score_than_its_end(curved):
+    loop = model_loop_in(curved)
+    codes = curved.encode(curved.latents(range(2000, 2006)), "w")
+    start = curved.measure(codes, "w") / loop.all_sds
+    mouth = PROPERTIES.index("mouth")
+    loop.ends[mouth] = (-9, start[:, mouth].max() + 0.3)
+    amounts = np.tile(np.array([[0.0, 8.0, 0.0]], np.float32), (6, 1))
+    walk = loop.walk(codes, amounts)
+    assert (walk.why == ENDED).mean() >= 0.8
+    ended = walk.scores[walk.why == ENDED, mouth] / loop.all_sds[mouth]
+    np.testing.assert_allclose(ended, loop.ends[mouth, 1], atol=0.06)
+
+
 def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):
     read = torch.randn(3 * 16 * 16, 2, generator=torch.Generator().manual_seed(7)) * 0.05
     codes = curved.encode(curved.latents(range(1500)), "w")
@@ -125,7 +140,10 @@ def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):
     amounts, drifts = np.tile(np.array([[0.0, 1.0, 0.0]], np.float32), (10, 1)), []
     for columns in (slice(0, 8), slice(0, 10)):
         model = ScoreModel.fit(codes, readings[:, columns], spreads[columns])
-        loop = ModelLoop(curved, "w", code_factor(codes, "w"), spreads[:8], provenance=known, model=model)
+        ends = ends_of(scores) / spreads[:8, None]
+        loop = ModelLoop(
+            curved, "w", code_factor(codes, "w"), spreads[:8], provenance=known, model=model, ends=ends
+        )  # fmt: skip
         ends = loop.walk(starts, amounts).codes
         moved = curved.images(ends, "w").flatten(1) @ read - curved.images(starts, "w").flatten(1) @ read
         drifts.append(float(moved.abs().mean()))

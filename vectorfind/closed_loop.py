@@ -178,44 +178,16 @@ class ClosedLoop:
 
     def save(self, path) -> None:
         """Write what the pool taught as one .npz; networks stay where they are, known by their hashes."""
-        about = {
-            "kind": "closed_loop",
-            "position": self.position,
-            "grouping": self.grouping,
-            "cuts": self.cuts,
-            "options": asdict(self.options),
-            "provenance": self.provenance,
-        }
-        text = np.array(json.dumps(about, default=plain))
-        spread = np.array(self.identity_spread)
-        save_arrays(path, factor=self.factor, all_sds=self.all_sds, identity_spread=spread, about=text)
+        save_loop(path, self, "closed_loop", identity_spread=np.array(self.identity_spread))
 
     @classmethod
     def load(cls, path, bench: Bench, identity=None) -> ClosedLoop:
         """Read one; PipelineError if it is unreadable, of another generator, or needs an identity network."""
-        path = Path(path)
-        if not path.is_file():
-            raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method closed_loop` first")
-        arrays = read_arrays(path, ("factor", "all_sds", "identity_spread", "about"))
-        about = json.loads(str(arrays["about"]))
-        provenance = about["provenance"]
-        check_generator(path, provenance, bench.generator_hash)
-        if provenance["scorer_hash"] != bench.scorer_hash:
-            raise PipelineError(f"{path} was made with another scorer: run `run_vectorfind.py directions` again")
-        if provenance["identity"] and identity is None:
+        known, arrays = read_loop(Path(path), bench, "closed_loop", LoopOptions, ("identity_spread",))
+        held = known["provenance"]["identity"]
+        if held and identity is None:
             raise PipelineError(f"{path} holds identity by the filter CNNs, which this profile lacks ([cnn] bundled)")
-        return cls(
-            bench,
-            about["position"],
-            arrays["factor"],
-            arrays["all_sds"],
-            about["grouping"],
-            tuple(about["cuts"]),
-            LoopOptions(**about["options"]),
-            identity if provenance["identity"] else None,
-            float(arrays["identity_spread"]),
-            provenance,
-        )
+        return cls(**known, identity=identity if held else None, identity_spread=float(arrays["identity_spread"]))
 
     def _features(self, codes: np.ndarray) -> torch.Tensor | None:
         if self.identity is None:
@@ -248,6 +220,34 @@ class ClosedLoop:
                 images = self.bench.images(codes[rows], self.position)
                 parts.append(self._read(images, None if features is None else features[rows]).float().cpu().numpy())
         return np.concatenate(parts)
+
+
+def save_loop(path, loop: ClosedLoop, kind: str, **arrays: np.ndarray) -> None:
+    """Write a loop, and what else its kind needs, as one .npz."""
+    about = {
+        "kind": kind,
+        "position": loop.position,
+        "grouping": loop.grouping,
+        "cuts": loop.cuts,
+        "options": asdict(loop.options),
+        "provenance": loop.provenance,
+    }
+    text = np.array(json.dumps(about, default=plain))
+    save_arrays(path, factor=loop.factor, all_sds=loop.all_sds, about=text, **arrays)
+
+
+def read_loop(path: Path, bench: Bench, kind: str, options: type, needed: tuple[str, ...]) -> tuple[dict, dict]:
+    """(arguments of a loop, all arrays) of what `save_loop` wrote; PipelineError if it does not belong to the bench."""
+    if not path.is_file():
+        raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method {kind}` first")
+    arrays = read_arrays(path, ("factor", "all_sds", "about", *needed))
+    about = json.loads(str(arrays["about"]))
+    check_generator(path, about["provenance"], bench.generator_hash)
+    if about["provenance"]["scorer_hash"] != bench.scorer_hash:
+        raise PipelineError(f"{path} was made with another scorer: run `run_vectorfind.py directions` again")
+    known = {name: about[name] for name in ("position", "grouping", "provenance")}
+    known |= {"cuts": tuple(about["cuts"]), "options": options(**about["options"])}
+    return known | {"bench": bench, "factor": arrays["factor"], "all_sds": arrays["all_sds"]}, arrays
 
 
 def shortest_steps(jacobian: np.ndarray, wish: np.ndarray, damping: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
 from vectorfind.directions import DirectionSet
+from vectorfind.grid import ends_of
 from vectorfind.groups import UNGROUPED, Grouping
 from vectorfind.mended import fit_svm_mended
 from vectorfind.methods import METHODS, Fits, MethodOptions, fit_ridge, project_off
@@ -206,7 +207,8 @@ def make_loop(
         held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=False))}
         held["person_r"] = model.held_r[len(PROPERTIES) :].round(4).tolist()
         about = provenance_of(bench, pool, setting, asdict(options)) | held
-        return ModelLoop(*known, options, provenance=about, model=model)
+        ends = ends_of(pool.scores) / sds[:, None]
+        return ModelLoop(*known, options, provenance=about, model=model, ends=ends)
     options = LoopOptions()
     scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
     about = provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None}

@@ -164,9 +164,11 @@ def _how(setting, about: dict, options: dict) -> str:
         told = ", ".join(f"{name} {r:.2f}" for name, r in about["model_r"].items())
         return (
             "No direction is fitted: a network learns all eight scores from the code (r on the held-out tenth of the "
-            f"pool: {told}), and each edit follows its slopes in at most {len(options['shares'])} steps, measuring "
-            "after each with generator and scorer what is still missing. Steps are the shortest in deviations of the "
-            f"pool's codes that also hold hair, background and hairstyle; an edit is at most {options['furthest']:g} "
+            f"pool: {told}), and each edit is planned through it, {options['steps']} steps at a time, at most "
+            f"{options['rounds']} times: after each plan generator and scorer tell what is still missing. Steps are "
+            "the shortest in deviations of the pool's codes that also hold hair, background and hairstyle"
+            + (" and what the filter CNNs read" if about["person_r"] else "")
+            + f"; an edit is at most {options['furthest']:g} "
             f"such deviations long. {where} {hashes}"
         )
     network = {

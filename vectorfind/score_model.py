@@ -25,6 +25,8 @@ MOST_UPDATES = 12_000
 # cannot be more closed than closed.
 FLOOR_SHARE, FLOOR_WIDTH = 0.2, 0.2
 NO_FLOOR = -1e9
+# Of the expectation and maximisation that finds how far below a floor readings would lie.
+ROUNDS = 30
 
 
 class ScoreNetwork(nn.Module):
@@ -55,8 +57,8 @@ class ScoreModel:
 
     mean, spread [D]: of the codes; a dimension of spread 0 is dead and has no slope. held_r [R]: correlation with the
     held-out tenth of the pool. floors [R]: where a reading ends (in deviations; NO_FLOOR without an end), as of the
-    mouth's score among closed mouths. At a floor the model is taught no more than "at most this" (censored
-    regression, Tobin 1958): what it tells there goes on below the floor, and so keeps a slope that leads out of it.
+    mouth's score among closed mouths. Below a floor the model tells how far below a reading would lie if it did not
+    end (`_below_floor`), and so keeps a slope that leads out.
     """
 
     network: ScoreNetwork
@@ -81,7 +83,7 @@ class ScoreModel:
         inputs = torch.from_numpy(_standardised(x, mean, spread))
         values = (readings[rows] / sds).astype(np.float32)
         floors = np.array([_floor(column) for column in values.T], np.float32)
-        wanted, bounds = torch.from_numpy(values), torch.from_numpy(floors)
+        wanted = torch.from_numpy(_below_floor(inputs.numpy(), values, floors))
         order = rng.permutation(len(rows))
         held, train = order[: int(HELD_SHARE * len(rows))], order[int(HELD_SHARE * len(rows)) :]
         batch = min(BATCH, len(train))
@@ -96,7 +98,7 @@ class ScoreModel:
                 shuffled = torch.from_numpy(rng.permutation(train))
                 for part in shuffled[: len(train) // batch * batch].split(batch):
                     optimiser.zero_grad(set_to_none=True)
-                    _censored_loss(network(inputs[part]), wanted[part], bounds).backward()
+                    _loss(network(inputs[part]), wanted[part]).backward()
                     optimiser.step()
                     schedule.step()
                 if progress is not None:
@@ -135,11 +137,42 @@ class ScoreModel:
         return cls(network.eval().requires_grad_(False), **known)
 
 
-def _censored_loss(told: torch.Tensor, wanted: torch.Tensor, floors: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over what was read; of a reading at its floor, only what is told above the floor."""
-    gap = torch.where(torch.isfinite(wanted), told - wanted, 0)
-    at_floor = wanted <= floors
-    return torch.where(at_floor, (told - floors).clamp(min=0), gap).square().sum() / torch.isfinite(wanted).sum()
+def _loss(told: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over what was read."""
+    known = torch.isfinite(wanted)
+    return torch.where(known, told - wanted, 0).square().sum() / known.sum()
+
+
+def _below_floor(inputs: np.ndarray, values: np.ndarray, floors: np.ndarray) -> np.ndarray:
+    """values [n, R], those at a floor replaced by what is expected below it.
+
+    Censored linear regression on standardised codes [n, D] (Tobin 1958), solved by expectation and maximisation
+    (Amemiya 1984): the mean of a normal variable around the line, given that it lies below the floor.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.stats import norm
+
+    values = values.copy()
+    columns = np.flatnonzero(floors > NO_FLOOR / 2)
+    if not len(columns):
+        return values
+    x = np.concatenate([inputs, np.ones((len(inputs), 1), np.float32)], 1)
+    for column in columns:
+        rows = np.flatnonzero(np.isfinite(values[:, column]))
+        ended = values[rows, column] <= floors[column]
+        here, filled = x[rows], values[rows, column].astype(np.float64)
+        gram = (here.T @ here).astype(np.float64)
+        factor = cho_factor(gram + 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram)))
+        extra = np.zeros(len(rows))
+        for _ in range(ROUNDS):
+            line = here @ cho_solve(factor, here.T @ filled)
+            sigma = np.sqrt(((filled - line) ** 2 + extra).mean())
+            z = (floors[column] - line[ended]) / sigma
+            hazard = np.exp(norm.logpdf(z) - norm.logcdf(z))
+            filled[ended] = line[ended] - sigma * hazard
+            extra[ended] = sigma**2 * np.clip(1 - z * hazard - hazard**2, 0, 1)
+        values[rows, column] = filled
+    return values
 
 
 def _floor(values: np.ndarray) -> float:

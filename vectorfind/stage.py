@@ -32,6 +32,7 @@ CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
     "directions": (
         "vectorfind.finding",
+        "vectorfind.grid",
         "vectorfind.methods",
         "vectorfind.mended",
         "vectorfind.calibration",
