@@ -102,16 +102,20 @@ def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
     trained = [path for paths in model_paths(run).values() for path in paths if is_trained_here(path)]
     if not options.train and trained and not options.force:
         if len(trained) < len(FILTER_NAMES) * FOLDS:
-            raise PipelineError(f"only {len(trained)} of {len(FILTER_NAMES) * FOLDS} filter CNNs of {run} are trained; "
-                                "go on with --train, or take the bundled ones with --force")
+            raise PipelineError(
+                f"only {len(trained)} of {len(FILTER_NAMES) * FOLDS} filter CNNs of {run} are trained; "
+                "go on with --train, or take the bundled ones with --force"
+            )
         work.notes.append("the models that were trained in this run are kept; --force goes back to the bundled ones")
         return []
     if not options.train and settings.bundled:
         _check_bundled(work.profile, settings.bundled)
         return plan_bundled(run, settings.bundled, options.force)
     if work.labels is None or not len(work.labelled):
-        raise PipelineError(f"no labelled faces to train the filter CNNs of {run} on; name a label table with --labels "
-                            f"({LABEL_TABLE}) whose img_no are among the sampled faces")
+        raise PipelineError(
+            f"no labelled faces to train the filter CNNs of {run} on; name a label table with --labels "
+            f"({LABEL_TABLE}) whose img_no are among the sampled faces"
+        )
     return plan_training(run, settings, options.seed, work.labelled, options.force)
 
 
@@ -124,8 +128,10 @@ def _check_bundled(profile: Profile, folder: Path) -> None:
     count = f"{len(absent)} of {len(paths)} are" if len(absent) < len(paths) else "all of them are"
     names = f"({{{','.join(FILTER_NAMES)}}}_model_{{0..{FOLDS - 1}}}.pth)"
     source = profile.get("weights_from.cnn", "git checkout brings the bundled files back; see MODELS.md")
-    raise PipelineError(f"filter CNN {shown(absent[0])} is missing ({count}; {names})\n  cure: {source}\n"
-                        f"  or label the first faces and train: run_cnn.py --train --labels TABLE.csv ({LABEL_TABLE})")
+    raise PipelineError(
+        f"filter CNN {shown(absent[0])} is missing ({count}; {names})\n  cure: {source}\n"
+        f"  or label the first faces and train: run_cnn.py --train --labels TABLE.csv ({LABEL_TABLE})"
+    )
 
 
 def run(options: Options) -> None:
@@ -176,8 +182,12 @@ def _logs(work: Plan, summary: Summary) -> None:
     written = 0
     for name, paths in model_paths(work.run).items():
         log = work.table("log", f"train_log_{name}.csv")
-        stamp = {"options": {}, "seed": None, "inputs": {path.name: path for path in paths},
-                 "code": code_version(*LOG_CODE)}
+        stamp = {
+            "options": {},
+            "seed": None,
+            "inputs": {path.name: path for path in paths},
+            "code": code_version(*LOG_CODE),
+        }
         if is_fresh(log, **stamp)[0]:
             continue
         files = write_logs(work.run, name, paths)
@@ -191,9 +201,12 @@ def _logs(work: Plan, summary: Summary) -> None:
 def _scores(work: Plan, options: Options, summary: Summary, device: _Lazy) -> None:
     half = wants_half(work.profile)
     stamps = {
-        name: {"options": {"architecture": work.settings.architectures[name].options(), "half": half}, "seed": None,
-               "inputs": {"images": work.run.path(*FOLDER), **{path.name: path for path in paths}},
-               "code": code_version(*SCORING_CODE)}
+        name: {
+            "options": {"architecture": work.settings.architectures[name].options(), "half": half},
+            "seed": None,
+            "inputs": {"images": work.run.path(*FOLDER), **{path.name: path for path in paths}},
+            "code": code_version(*SCORING_CODE),
+        }
         for name, paths in model_paths(work.run).items()
     }
     tables = {name: work.table("inference_result", f"{name}.csv") for name in FILTER_NAMES}
@@ -218,8 +231,12 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
     if work.settings.labels is not None:
         inputs["labels"] = work.settings.labels
     honest = _are_held_out(work)
-    stamp = {"options": {"cutoffs": work.settings.cutoffs, "fold_seed": work.settings.fold_seed, "held_out": honest},
-             "seed": None, "inputs": inputs, "code": code_version(*SELECTION_CODE)}
+    stamp = {
+        "options": {"cutoffs": work.settings.cutoffs, "fold_seed": work.settings.fold_seed, "held_out": honest},
+        "seed": None,
+        "inputs": inputs,
+        "code": code_version(*SELECTION_CODE),
+    }
     scores, filtered = work.table("all_image_scores.csv"), work.run.path(*FILTERED)
     figures = [work.table("log", "heldout_auroc.csv"), work.table("log", "cutoffs.csv")]
     tables = [scores, *figures] if honest else [scores]
@@ -233,9 +250,12 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
     if not honest and work.settings.labels is not None:
         summary.note("no held-out figures: these models were not trained on these labels and folds")
 
-    folder_stamp = {"options": {"min_passed": work.settings.min_passed}, "seed": None,
-                    "inputs": {"scores": scores, "images": work.run.path(*FOLDER)},
-                    "code": code_version(*SELECTION_CODE)}
+    folder_stamp = {
+        "options": {"min_passed": work.settings.min_passed},
+        "seed": None,
+        "inputs": {"scores": scores, "images": work.run.path(*FOLDER)},
+        "code": code_version(*SELECTION_CODE),
+    }
     if is_fresh(filtered, **folder_stamp)[0] and not options.force:
         summary.kept(filtered)
         return
@@ -263,8 +283,9 @@ def _write_tables(work: Plan, honest: bool, scores: Path, figures: list[Path]) -
     from cnn.schemas import ALL_SCORES, CUTOFFS, HELD_OUT, INFERENCE
     from cnn.selection import all_scores, held_out_tables
 
-    inference = {name: read_table(work.table("inference_result", f"{name}.csv"), INFERENCE[name])
-                 for name in FILTER_NAMES}
+    inference = {
+        name: read_table(work.table("inference_result", f"{name}.csv"), INFERENCE[name]) for name in FILTER_NAMES
+    }
     table = all_scores(work.pictures, inference, work.labelled, work.settings.cutoffs)
     if honest:
         held_out, cutoffs = held_out_tables(inference, work.labels, work.labelled, work.settings, table)

@@ -1,6 +1,6 @@
 """Turn the trained models of a run into bundled weights, in half precision.
 
-    python -m cnn.bundle --run runs/demo --to weights/demo/cnn
+python -m cnn.bundle --run runs/demo --to weights/demo/cnn
 """
 
 from __future__ import annotations

@@ -20,8 +20,14 @@ class FilterCNN(ConvStack):
     crop window. Input [N, 3, R, R] RGB in [0, 1]; output [N, 1], the probability of label 1.
     """
 
-    def __init__(self, property_name: str, resolution: int = 256, width: float = 1.0, head: int = 512,
-                 window: Window | None = None):
+    def __init__(
+        self,
+        property_name: str,
+        resolution: int = 256,
+        width: float = 1.0,
+        head: int = 512,
+        window: Window | None = None,
+    ):
         setting = FILTERS[property_name]
         window = window or setting.window
         super().__init__(fit_stack(setting.layers, *window.size(resolution), width))
@@ -56,8 +62,9 @@ class FilterEnsemble:
         self.window = self.models[0].window
 
     @classmethod
-    def load(cls, property_name: str, paths: list[Path], architecture: Architecture,
-             device: str | torch.device = "cpu") -> FilterEnsemble:
+    def load(
+        cls, property_name: str, paths: list[Path], architecture: Architecture, device: str | torch.device = "cpu"
+    ) -> FilterEnsemble:
         """Models from weight files; PipelineError on a file that does not fit."""
         models = []
         for path in paths:

@@ -59,8 +59,10 @@ def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:
         return labels["img_no"].to_numpy()
     seeds = np.array(parse_seeds(str(recorded)))
     if labels["img_no"].max() >= len(seeds):
-        raise PipelineError(f"{shown(path)} labels img_no {labels['img_no'].max()}, but its stamp names only "
-                            f"{len(seeds)} seeds; restore the file and its .json together")
+        raise PipelineError(
+            f"{shown(path)} labels img_no {labels['img_no'].max()}, but its stamp names only "
+            f"{len(seeds)} seeds; restore the file and its .json together"
+        )
     return seeds[labels["img_no"].to_numpy()]
 
 
@@ -77,15 +79,19 @@ def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: 
         raise PipelineError(
             f"the labels {shown(path)} were made for the faces of generator {made_for.generator[:12]}, but the "
             f"faces in {run} come from generator {found.generator[:12]}; label these faces anew and give the "
-            "table with --labels, or sample the faces again with the generator of the profile")
+            "table with --labels, or sample the faces again with the generator of the profile"
+        )
     if made_for.psi is not None and found.psi is not None and made_for.psi != found.psi:
         raise PipelineError(
             f"the labels {shown(path)} were made for faces with truncation psi {made_for.psi}, but those in {run} have "
-            f"psi {found.psi}; sample the faces again with psi {made_for.psi}, or label these and use --labels")
+            f"psi {found.psi}; sample the faces again with psi {made_for.psi}, or label these and use --labels"
+        )
     if made_for.generator and not found.generator:
         # Somebody's own pictures: labels that name the faces they belong to say nothing about these.
-        notes.append(f"{shown(path)} labels faces of a generator, and these pictures are not known to be its; no "
-                     "labels are used. Give your own with --labels")
+        notes.append(
+            f"{shown(path)} labels faces of a generator, and these pictures are not known to be its; no "
+            "labels are used. Give your own with --labels"
+        )
         return labels[:0].reset_index(drop=True), notes
     if not made_for.generator:
         notes.append("which generator the labelled faces come from is not recorded; labels are taken on trust")
@@ -109,8 +115,10 @@ def deal_folds(labels: pd.DataFrame, property_name: str, fold_seed: int, folds: 
     for value in (0, 1):
         members = np.flatnonzero(values == value)
         if len(members) < folds:
-            raise PipelineError(f"only {len(members)} faces are labelled {property_name} = {value}, at least {folds} "
-                                "are needed for the folds; label more faces")
+            raise PipelineError(
+                f"only {len(members)} faces are labelled {property_name} = {value}, at least {folds} "
+                "are needed for the folds; label more faces"
+            )
         fold[order.permutation(members)] = (dealt + np.arange(len(members))) % folds
         dealt += len(members)
     return pd.Series(fold, index=pd.Index(labels["img_no"], name="img_no"), name="fold")

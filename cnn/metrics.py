@@ -19,8 +19,12 @@ def binary_figures(labels: np.ndarray, scores: np.ndarray, cutoff: float) -> dic
     both = 0 < truth.sum() < len(truth)
     return {
         "accuracy": (tp + tn) / max(len(truth), 1),
-        "tp": tp, "tn": tn, "fp": fp, "fn": fn,
-        "recall": recall, "precision": precision,
+        "tp": tp,
+        "tn": tn,
+        "fp": fp,
+        "fn": fn,
+        "recall": recall,
+        "precision": precision,
         "f1_score": 2 * precision * recall / max(precision + recall, 1e-12),
         "auroc": float(roc_auc_score(truth, scores)) if both else float("nan"),
         "auprc": float(average_precision_score(truth, scores)) if both else float("nan"),

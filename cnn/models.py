@@ -76,16 +76,19 @@ def plan_bundled(run: Run, folder: Path, force: bool = False) -> list[ModelPlan]
         for fold in range(FOLDS):
             source, path = bundled_path(folder, name, fold), model_path(run, name, fold)
             if not source.is_file():
-                raise PipelineError(f"bundled filter CNN {shown(source)} is missing; git checkout brings the bundled "
-                                    "files back, or train anew with run_cnn.py --train")
+                raise PipelineError(
+                    f"bundled filter CNN {shown(source)} is missing; git checkout brings the bundled "
+                    "files back, or train anew with run_cnn.py --train"
+                )
             stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": source}, "code": ""}
             fresh, reason = is_fresh(path, **stamp)
             plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, reason, source))
     return plans
 
 
-def plan_training(run: Run, settings: FilterSettings, seed: int, labelled: pd.DataFrame,
-                  force: bool = False) -> list[ModelPlan]:
+def plan_training(
+    run: Run, settings: FilterSettings, seed: int, labelled: pd.DataFrame, force: bool = False
+) -> list[ModelPlan]:
     """Models to train on the labelled faces (columns of the labels and img_path)."""
     sizes = [(path, run.path(path).stat().st_size) for path in labelled["img_path"]]
     code = code_version(*TRAINING_CODE)
@@ -120,8 +123,16 @@ def copy_bundled(plan: ModelPlan) -> None:
     write_stamp(plan.path, command=COMMAND, **plan.stamp)
 
 
-def train_models(run: Run, plans: list[ModelPlan], settings: FilterSettings, labels: pd.DataFrame,
-                 labelled: pd.DataFrame, origin: dict[str, Any], seed: int, device) -> None:
+def train_models(
+    run: Run,
+    plans: list[ModelPlan],
+    settings: FilterSettings,
+    labels: pd.DataFrame,
+    labelled: pd.DataFrame,
+    origin: dict[str, Any],
+    seed: int,
+    device,
+) -> None:
     """Train every stale model of `plans`; one that is whole on disk is never trained again.
 
     labels: the whole label table, which the folds depend on; labelled: its rows whose pictures the run has.
@@ -129,8 +140,9 @@ def train_models(run: Run, plans: list[ModelPlan], settings: FilterSettings, lab
     from cnn.training import FoldData, crop_pixels, train_fold
     from pipeline.artefacts import save_weights
 
-    pixels = read_pictures([run.path(path) for path in labelled["img_path"]],
-                           settings.architectures["gender"].resolution)
+    pixels = read_pictures(
+        [run.path(path) for path in labelled["img_path"]], settings.architectures["gender"].resolution
+    )
     with progress(len(plans), "train filter CNNs") as bar:
         for name in FILTER_NAMES:
             stale = [plan for plan in plans if plan.property_name == name]
@@ -141,8 +153,17 @@ def train_models(run: Run, plans: list[ModelPlan], settings: FilterSettings, lab
             data = FoldData(crop_pixels(pixels, architecture), labelled[name].to_numpy(), folds)
             _check_classes(name, data.labels, folds)
             for plan in stale:
-                trained = train_fold(name, data, plan.fold, architecture, settings.trainings[name],
-                                     settings.learning_rates[name], settings.cutoffs[name], seed, device)
+                trained = train_fold(
+                    name,
+                    data,
+                    plan.fold,
+                    architecture,
+                    settings.trainings[name],
+                    settings.learning_rates[name],
+                    settings.cutoffs[name],
+                    seed,
+                    device,
+                )
                 record = {
                     "property": name,
                     "fold": plan.fold,
@@ -168,8 +189,10 @@ def _check_classes(name: str, labels: np.ndarray, folds: np.ndarray) -> None:
         for value in (0, 1):
             count = int((labels[folds != fold] == value).sum())
             if count < 2 or not (labels[folds == fold] == value).any():
-                raise PipelineError(f"too few labelled faces of the run have {name} = {value} to train fold {fold}; "
-                                    "sample more of the labelled faces, or label more (--labels)")
+                raise PipelineError(
+                    f"too few labelled faces of the run have {name} = {value} to train fold {fold}; "
+                    "sample more of the labelled faces, or label more (--labels)"
+                )
 
 
 def write_logs(run: Run, property_name: str, models: list[Path]) -> list[Path]:

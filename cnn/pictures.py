@@ -35,12 +35,16 @@ def list_pictures(run: Run) -> pd.DataFrame:
         seed_of = dict(zip(arrays["img_no"].tolist(), arrays["seed"].tolist(), strict=True))
         absent = sorted(set(seed_of) - set(numbers.tolist()))
         if absent:
-            raise PipelineError(f"{len(absent)} faces listed in {latents} have no picture, the first is "
-                                f"{folder / f'{absent[0]:06d}.jpg'}; run run_original_generator.py --run {run} again")
+            raise PipelineError(
+                f"{len(absent)} faces listed in {latents} have no picture, the first is "
+                f"{folder / f'{absent[0]:06d}.jpg'}; run run_original_generator.py --run {run} again"
+            )
         strangers = sorted(set(numbers.tolist()) - set(seed_of))
         if strangers:
-            raise PipelineError(f"{folder / f'{strangers[0]:06d}.jpg'} is not listed in {latents} ({len(strangers)} "
-                                f"such pictures); delete them or run run_original_generator.py --run {run} again")
+            raise PipelineError(
+                f"{folder / f'{strangers[0]:06d}.jpg'} is not listed in {latents} ({len(strangers)} "
+                f"such pictures); delete them or run run_original_generator.py --run {run} again"
+            )
         seeds = np.array([seed_of[number] for number in numbers.tolist()])
     paths = ["/".join((*FOLDER, name)) for name in names]
     return pd.DataFrame({"img_no": numbers, "img_path": paths, "seed": seeds})
@@ -52,8 +56,10 @@ def read_pictures(paths: list[Path], resolution: int) -> np.ndarray:
     for row, path in enumerate(paths):
         pixels = read_image(path)
         if pixels.shape != (resolution, resolution, 3):
-            raise PipelineError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the profile's resolution is "
-                                f"{resolution}; sample the faces again with this profile, or use the other profile")
+            raise PipelineError(
+                f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the profile's resolution is "
+                f"{resolution}; sample the faces again with this profile, or use the other profile"
+            )
         batch[row] = pixels
     return batch
 

@@ -15,15 +15,17 @@ from pipeline.run import Run
 DECIMALS = 6
 
 
-def score_pictures(run: Run, pictures: pd.DataFrame, models: dict[str, list[Path]], settings: FilterSettings,
-                   device) -> dict[str, np.ndarray]:
+def score_pictures(
+    run: Run, pictures: pd.DataFrame, models: dict[str, list[Path]], settings: FilterSettings, device
+) -> dict[str, np.ndarray]:
     """Probabilities of label 1, float64 [N, folds], for each property of `models`; rows as in `pictures`."""
     import torch
 
     from cnn.filter_cnn import FilterEnsemble
 
-    ensembles = {name: FilterEnsemble.load(name, paths, settings.architectures[name], device)
-                 for name, paths in models.items()}
+    ensembles = {
+        name: FilterEnsemble.load(name, paths, settings.architectures[name], device) for name, paths in models.items()
+    }
     resolution = next(iter(settings.architectures.values())).resolution
     scores = {name: np.empty((len(pictures), FOLDS)) for name in models}
     with progress(len(pictures), "score faces") as bar:

@@ -25,8 +25,9 @@ def meets(name: str, scores: np.ndarray, cutoff: float) -> np.ndarray:
     return scores >= cutoff if FILTERS[name].keep_high else scores <= cutoff
 
 
-def all_scores(pictures: pd.DataFrame, inference: dict[str, pd.DataFrame], labelled: pd.DataFrame,
-               cutoffs: dict[str, float]) -> pd.DataFrame:
+def all_scores(
+    pictures: pd.DataFrame, inference: dict[str, pd.DataFrame], labelled: pd.DataFrame, cutoffs: dict[str, float]
+) -> pd.DataFrame:
     """The table cnn/all_image_scores.csv: the label of a labelled face, else the ensemble mean, and who passes."""
     table = pictures[["img_no", "img_path"]].copy()
     is_labelled = table["img_no"].isin(labelled["img_no"]).to_numpy()
@@ -48,8 +49,13 @@ def out_of_fold(inference: pd.DataFrame, labelled: pd.DataFrame, folds: pd.Serie
     return pd.DataFrame({"fold": fold, "score": models.to_numpy()[np.arange(len(fold)), fold]})
 
 
-def held_out_tables(inference: dict[str, pd.DataFrame], labels: pd.DataFrame, labelled: pd.DataFrame,
-                    settings: FilterSettings, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def held_out_tables(
+    inference: dict[str, pd.DataFrame],
+    labels: pd.DataFrame,
+    labelled: pd.DataFrame,
+    settings: FilterSettings,
+    table: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables heldout_auroc.csv and cutoffs.csv, both of out-of-fold scores.
 
     cutoffs.csv says what each cutoff lets through: precision (share of the wanted kind among labelled faces that
@@ -64,9 +70,16 @@ def held_out_tables(inference: dict[str, pd.DataFrame], labels: pd.DataFrame, la
         for fold in (*range(FOLDS), "all"):
             chosen = np.ones(len(scored), bool) if fold == "all" else (scored["fold"] == fold).to_numpy()
             figures = binary_figures(truth[chosen], scored["score"].to_numpy()[chosen], settings.cutoffs[name])
-            fold_rows.append({"property": name, "fold": str(fold), "faces": int(chosen.sum()),
-                              "positives": int(truth[chosen].sum()),
-                              "auroc": round(figures["auroc"], 4), "auprc": round(figures["auprc"], 4)})
+            fold_rows.append(
+                {
+                    "property": name,
+                    "fold": str(fold),
+                    "faces": int(chosen.sum()),
+                    "positives": int(truth[chosen].sum()),
+                    "auroc": round(figures["auroc"], 4),
+                    "auprc": round(figures["auprc"], 4),
+                }
+            )
         means = pd.DataFrame(fold_rows[:FOLDS])[["auroc", "auprc"]].mean().round(4)
         rows += [*fold_rows[:FOLDS], {**fold_rows[-1], "fold": "mean", **means}, fold_rows[-1]]
         wanted = truth == (1 if FILTERS[name].keep_high else 0)
@@ -81,7 +94,10 @@ def held_out_tables(inference: dict[str, pd.DataFrame], labels: pd.DataFrame, la
 def _kind(name: str, wanted_kind: str, cutoff: float, wanted: np.ndarray, passes: np.ndarray, share: float) -> dict:
     both = int((wanted & passes).sum())
     return {
-        "property": name, "wanted": wanted_kind, "cutoff": cutoff, "labelled_faces": len(wanted),
+        "property": name,
+        "wanted": wanted_kind,
+        "cutoff": cutoff,
+        "labelled_faces": len(wanted),
         "precision": round(both / passes.sum(), 4) if passes.any() else np.nan,
         "recall": round(both / wanted.sum(), 4) if wanted.any() else np.nan,
         "pass_share_all_faces": round(float(share), 4),
@@ -93,12 +109,15 @@ def check_enough(table: pd.DataFrame, cutoffs: dict[str, float], least: int, run
     passing = int(table["passed"].sum())
     if passing >= least:
         return
-    shares = ", ".join(f"{WANTED[name]} {meets(name, table[f'{name}_score'].to_numpy(), cutoffs[name]).mean():.0%}"
-                       for name in FILTER_NAMES)
+    shares = ", ".join(
+        f"{WANTED[name]} {meets(name, table[f'{name}_score'].to_numpy(), cutoffs[name]).mean():.0%}"
+        for name in FILTER_NAMES
+    )
     raise PipelineError(
         f"only {passing} of {len(table)} faces in {run} pass the filter, the next stages need {least} ({shares}); "
         "sample more faces (run_original_generator.py -n), loosen [cnn.cutoffs] in the profile, or allow fewer with "
-        "--min-passed")
+        "--min-passed"
+    )
 
 
 def sync_filtered(run: Run, table: pd.DataFrame) -> tuple[int, int]:

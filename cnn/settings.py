@@ -30,14 +30,14 @@ class FilterSetting:
 
 #                         window (top, bottom, left, right) layers                    rate   cutoff keep   label 1
 FILTERS: dict[str, FilterSetting] = {
-    "gender": FilterSetting(
-        Window(0, 1, 0, 1), "32 64 P 128 P 128 P 256 P 256 P", 5e-5, 0.92, True, "woman"),
+    "gender": FilterSetting(Window(0, 1, 0, 1), "32 64 P 128 P 128 P 256 P 256 P", 5e-5, 0.92, True, "woman"),
     "quality": FilterSetting(
-        Window(0, 1 / 4, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.90, True, "good quality"),
-    "age": FilterSetting(
-        Window(0, 1 / 2, 0, 1), "32 64 P 128 P 128 P 256 P 256", 2.5e-5, 0.008, False, "old"),
+        Window(0, 1 / 4, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.90, True, "good quality"
+    ),
+    "age": FilterSetting(Window(0, 1 / 2, 0, 1), "32 64 P 128 P 128 P 256 P 256", 2.5e-5, 0.008, False, "old"),
     "glass": FilterSetting(
-        Window(5 / 16, 1 / 2, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.01, False, "glasses"),
+        Window(5 / 16, 1 / 2, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.01, False, "glasses"
+    ),
 }
 FILTER_NAMES = tuple(FILTERS)
 
@@ -95,8 +95,24 @@ class FilterSettings:
     def of(cls, profile: Profile, labels: str = "") -> FilterSettings:
         """The settings of a profile's section [cnn]; `labels` replaces its label table."""
         section = profile.section("cnn")
-        refuse_unknown(profile, "cnn", section, {"bundled", "width", "head", "fold_seed", "batch", "min_passed",
-                                                  "windows", "cutoffs", "learning_rates", "epochs", "training"})
+        refuse_unknown(
+            profile,
+            "cnn",
+            section,
+            {
+                "bundled",
+                "width",
+                "head",
+                "fold_seed",
+                "batch",
+                "min_passed",
+                "windows",
+                "cutoffs",
+                "learning_rates",
+                "epochs",
+                "training",
+            },
+        )
         tables = {}
         for key in ("windows", "cutoffs", "learning_rates", "epochs"):
             tables[key] = dict(section.get(key, {}))
@@ -109,10 +125,13 @@ class FilterSettings:
                 window = Window(*tables["windows"][name]) if name in tables["windows"] else setting.window
                 fit_stack(setting.layers, *window.size(profile.resolution), section.get("width", 1.0))
             except (TypeError, ValueError) as error:
-                raise PipelineError(f"profile {profile.path}, [cnn.windows] {name}: {error}; "
-                                    "give [top, bottom, left, right] as fractions of the picture") from None
+                raise PipelineError(
+                    f"profile {profile.path}, [cnn.windows] {name}: {error}; "
+                    "give [top, bottom, left, right] as fractions of the picture"
+                ) from None
             architectures[name] = Architecture(
-                profile.resolution, float(section.get("width", 1.0)), int(section.get("head", 512)), window)
+                profile.resolution, float(section.get("width", 1.0)), int(section.get("head", 512)), window
+            )
         bundled = section.get("bundled")
         if labels:
             label_table = Path(labels)
@@ -126,11 +145,15 @@ class FilterSettings:
             min_passed=int(section.get("min_passed", 100)),
             architectures=architectures,
             cutoffs={name: float(tables["cutoffs"].get(name, FILTERS[name].cutoff)) for name in FILTER_NAMES},
-            learning_rates={name: float(tables["learning_rates"].get(name, FILTERS[name].learning_rate))
-                            for name in FILTER_NAMES},
-            trainings={name: TrainSettings(**training | ({"epochs": tables["epochs"][name]}
-                                                         if name in tables["epochs"] else {}))
-                       for name in FILTER_NAMES},
+            learning_rates={
+                name: float(tables["learning_rates"].get(name, FILTERS[name].learning_rate)) for name in FILTER_NAMES
+            },
+            trainings={
+                name: TrainSettings(
+                    **training | ({"epochs": tables["epochs"][name]} if name in tables["epochs"] else {})
+                )
+                for name in FILTER_NAMES
+            },
         )
 
 
@@ -138,5 +161,7 @@ def refuse_unknown(profile: Profile, section: str, given: dict, known: set[str])
     """PipelineError for keys of a profile section that nobody reads, most likely misspelt."""
     unknown = sorted(set(given) - known)
     if unknown:
-        raise PipelineError(f"profile {profile.path}, section [{section}]: unknown key {', '.join(unknown)}; "
-                            f"known are {', '.join(sorted(known))}")
+        raise PipelineError(
+            f"profile {profile.path}, section [{section}]: unknown key {', '.join(unknown)}; "
+            f"known are {', '.join(sorted(known))}"
+        )

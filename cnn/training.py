@@ -84,8 +84,17 @@ def weighted_bce(labels: np.ndarray, scores: np.ndarray, weights: tuple[float, f
     return float(loss.mean())
 
 
-def train_fold(property_name: str, data: FoldData, fold: int, architecture: Architecture, settings: TrainSettings,
-               learning_rate: float, cutoff: float, seed: int, device: torch.device) -> TrainedFold:
+def train_fold(
+    property_name: str,
+    data: FoldData,
+    fold: int,
+    architecture: Architecture,
+    settings: TrainSettings,
+    learning_rate: float,
+    cutoff: float,
+    seed: int,
+    device: torch.device,
+) -> TrainedFold:
     """Train the model of one fold; the faces of that fold are only read for the last figures, never to choose by.
 
     `cutoff` is where the logged accuracy, precision and recall call a face positive.
@@ -98,8 +107,21 @@ def train_fold(property_name: str, data: FoldData, fold: int, architecture: Arch
     weights = class_weights(data.labels[training], settings.rare_weight)
     best = None
     for attempt in range(1 + settings.max_retries):
-        state, epochs = _attempt(property_name, data, fold, attempt, training, validation, weights, architecture,
-                                 settings, learning_rate, cutoff, seed, device)
+        state, epochs = _attempt(
+            property_name,
+            data,
+            fold,
+            attempt,
+            training,
+            validation,
+            weights,
+            architecture,
+            settings,
+            learning_rate,
+            cutoff,
+            seed,
+            device,
+        )
         loss = epochs["val_loss"].min()
         if best is None or loss < best[0]:
             best = (loss, attempt, state, epochs)
@@ -128,8 +150,21 @@ def train_fold(property_name: str, data: FoldData, fold: int, architecture: Arch
     return TrainedFold(state, log, epochs, time.perf_counter() - start)
 
 
-def _attempt(property_name, data, fold, attempt, training, validation, weights, architecture, settings, learning_rate,
-             cutoff, seed, device) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+def _attempt(
+    property_name,
+    data,
+    fold,
+    attempt,
+    training,
+    validation,
+    weights,
+    architecture,
+    settings,
+    learning_rate,
+    cutoff,
+    seed,
+    device,
+) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_torch_seed(fold_seed_sequence(seed, property_name, fold, attempt)))
         network = build(property_name, architecture).to(device, memory_format=torch.channels_last)
@@ -147,13 +182,23 @@ def _attempt(property_name, data, fold, attempt, training, validation, weights, 
             val_loss = weighted_bce(truth, scores, weights)
             figures = binary_figures(truth, scores, cutoff)
             counts = {name: figures.pop(name) for name in ("tp", "tn", "fp", "fn")}
-            rows.append({"epoch": epoch, "val_loss": val_loss, "val_accuracy": figures.pop("accuracy"), **counts,
-                         **{f"val_{name}": value for name, value in figures.items()},
-                         "val_bce": weighted_bce(truth, scores, (1.0, 1.0)),
-                         "train_loss": train_loss, "learning_rate": rate})
+            rows.append(
+                {
+                    "epoch": epoch,
+                    "val_loss": val_loss,
+                    "val_accuracy": figures.pop("accuracy"),
+                    **counts,
+                    **{f"val_{name}": value for name, value in figures.items()},
+                    "val_bce": weighted_bce(truth, scores, (1.0, 1.0)),
+                    "train_loss": train_loss,
+                    "learning_rate": rate,
+                }
+            )
             if not math.isfinite(val_loss):
-                raise PipelineError(f"training of {property_name}, fold {fold} diverged in epoch {epoch}; lower "
-                                    f"[cnn.learning_rates] {property_name} (now {learning_rate}) in the profile")
+                raise PipelineError(
+                    f"training of {property_name}, fold {fold} diverged in epoch {epoch}; lower "
+                    f"[cnn.learning_rates] {property_name} (now {learning_rate}) in the profile"
+                )
             if val_loss < best_loss:
                 best_loss = val_loss
                 best_state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}

@@ -96,8 +96,17 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tab
     run, profile, _ = world
     undisturbed = tables(run)
     without_results(run)
-    call = [sys.executable, str(ROOT / "run_cnn.py"), "--profile", str(profile), "--run", str(run), "--train",
-            "--device", "cpu"]
+    call = [
+        sys.executable,
+        str(ROOT / "run_cnn.py"),
+        "--profile",
+        str(profile),
+        "--run",
+        str(run),
+        "--train",
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     models_folder, deadline = run / "cnn" / "models", time.monotonic() + 60
     while len(list(models_folder.glob("[a-z]*.pt"))) < 4 and process.poll() is None and time.monotonic() < deadline:
@@ -186,8 +195,10 @@ def test_a_label_table_without_a_column_is_named_with_the_column(world, tmp_path
 
 def test_labels_of_other_faces_are_refused_or_left_out(world, tmp_path):
     run, profile, labels = world
-    for field, value, message in (("generator", "b" * 64, "made for the faces of generator bbbb"),
-                                  ("psi", 0.7, "truncation psi 0.7")):
+    for field, value, message in (
+        ("generator", "b" * 64, "made for the faces of generator bbbb"),
+        ("psi", 0.7, "truncation psi 0.7"),
+    ):
         other = tmp_path / f"{field}.csv"
         shutil.copy(labels, other)
         origin = {"generator": "a" * 64, "psi": 1.0, field: value}
