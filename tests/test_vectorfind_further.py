@@ -67,7 +67,7 @@ def test_one_command_compares_methods_and_writes_the_verdict(further):
     paired = pd.read_csv(run / "vectorfind/judgement/paired.csv")
     assert set(paired["method"]) == {"ridge_mended_conditional_w_ungrouped", "closed_loop_w_ungrouped"}
     assert (paired["reference"] == "svm_w_ungrouped").all() and (paired["pairs"] == 3).all()
-    for figure in ("leakage.png", "passes.png"):
+    for figure in ("leakage.png", "passes.png", "strips.jpg"):
         assert (run / "reports/vectorfind" / figure).stat().st_size > 0
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.plots import save_figure
 from pipeline.sheets import save_sheet
 from vectorfind.bench import Bench
-from vectorfind.directions import DirectionSet
+from vectorfind.editor import Editor
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
@@ -85,7 +85,7 @@ def draw_curves(path: Path, grid: pd.DataFrame, score_sds: np.ndarray, diagonal:
 def draw_strips(
     paths: list[Path],
     bench: Bench,
-    directions: DirectionSet,
+    directions: Editor,
     grouping: Grouping,
     seeds,
     levels=STRIP_LEVELS,
@@ -94,26 +94,49 @@ def draw_strips(
 
     Under each picture: the weight, and by how many deviations the score moved from the unedited face.
     """
+    for i, path in enumerate(paths):
+        pictures, texts = _moved(bench, directions, grouping, seeds, i, levels)
+        save_sheet(path, pictures, columns=len(levels), labels=texts)
+
+
+def draw_duel(
+    path: Path,
+    bench: Bench,
+    rivals: list[tuple[Editor, Grouping]],
+    seeds,
+    levels=STRIP_LEVELS,
+) -> None:
+    """One sheet: a row per property and face, and in it the levels of one editor after those of the other."""
+    rows, texts = [], []
+    for i, name in enumerate(EDITED):
+        sides = [_moved(bench, editor, grouping, seeds, i, levels) for editor, grouping in rivals]
+        for face in range(len(seeds)):
+            own = slice(face * len(levels), (face + 1) * len(levels))
+            for pictures, moved in sides:
+                rows.append(pictures[own])
+                texts += [f"{name} {text}" for text in moved[own]]
+    save_sheet(path, np.concatenate(rows), columns=len(rivals) * len(levels), labels=texts)
+
+
+def _moved(bench: Bench, editor: Editor, grouping: Grouping, seeds, i: int, levels) -> tuple[np.ndarray, list[str]]:
+    """uint8 [F * L, H, W, 3] of faces moved along edited property i, and what was asked for and reached, as text."""
     from stylegan.sampling import to_uint8
 
-    codes = bench.encode(bench.latents(seeds), directions.position)
-    base = bench.measure(codes, directions.position)
-    groups = np.repeat(grouping.assign(base), len(levels))
-    repeated = np.repeat(codes, len(levels), axis=0)
-    for i, (name, path) in enumerate(zip(EDITED, paths, strict=True)):
-        amounts = np.zeros((len(repeated), len(EDITED)), np.float32)
-        amounts[:, i] = np.tile(levels, len(codes))
-        edited = directions.edit(repeated, groups, amounts)
-        pictures, labels = [], []
-        for start in range(0, len(edited), bench.batch):
-            images = bench.images(edited[start : start + bench.batch], directions.position)
-            scores = bench.scores(images)[:, PROPERTIES.index(name)]
-            pictures.append(np.asarray(to_uint8(images)))
-            labels += list(scores)
-        start_scores = np.repeat(base[:, PROPERTIES.index(name)], len(levels))
-        moved = (np.array(labels) - start_scores) / directions.score_sds[i]
-        texts = [f"{weight:+g}: {change:+.1f}" for weight, change in zip(amounts[:, i], moved, strict=True)]
-        save_sheet(path, np.concatenate(pictures), columns=len(levels), labels=texts)
+    codes = bench.encode(bench.latents(seeds), editor.position)
+    base = bench.measure(codes, editor.position)
+    column = PROPERTIES.index(EDITED[i])
+    amounts = np.zeros((len(codes) * len(levels), len(EDITED)), np.float32)
+    amounts[:, i] = np.tile(levels, len(codes))
+    repeated, groups = (np.repeat(values, len(levels), axis=0) for values in (codes, grouping.assign(base)))
+    edited = editor.edit(repeated, groups, amounts)
+    pictures, scores = [], []
+    for start in range(0, len(edited), bench.batch):
+        images = bench.images(edited[start : start + bench.batch], editor.position)
+        scores.append(bench.scores(images)[:, column])
+        pictures.append(np.asarray(to_uint8(images)))
+    moved = (np.concatenate(scores) - np.repeat(base[:, column], len(levels))) / editor.score_sds[i]
+    texts = [f"{weight:+g}: {change:+.1f}" for weight, change in zip(amounts[:, i], moved, strict=True)]
+    return np.concatenate(pictures), texts
 
 
 def draw_lines(path: Path, lines: dict[str, pd.DataFrame], axis_name: str) -> None:

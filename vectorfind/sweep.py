@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.artefacts import atomic, is_fresh, write_stamp
 from pipeline.progress import progress
 from pipeline.report import Report
+from pipeline.run import Run
 from vectorfind.evaluate import per_face
 from vectorfind.graders import FINDER
 from vectorfind.grid import grid_named
@@ -20,6 +21,7 @@ from vectorfind.protocol import bootstrap, passed, run_graded
 from vectorfind.setting import Setting
 
 KEY = ["samples", "k_percent", "position", "method", "groups"]
+AXES = ("samples", "k_percent")
 EFFECT_FACES = 50
 
 
@@ -47,7 +49,9 @@ def run_sweep(stage) -> list[Path]:
                     table.to_csv(temporary, index=False, lineterminator="\n")
                 write_stamp(path, command="run_vectorfind.py sweep", rows=len(table), **about)
             bar.update(1)
-    figures = [figure for figure in (_plot(folder, table, "samples"), _plot(folder, table, "k_percent")) if figure]
+    for axis_name in AXES:
+        _plot(folder, table, axis_name)
+    figures = sweep_figures(stage.files.run)
     report = Report("VectorFind: sweep").text(
         f"Each row: directions from the first samples of one pool, tested on the same {plan.faces} faces by the scorer "
         f"that found them; side effects at one achieved deviation, on {min(plan.faces, EFFECT_FACES)} of the faces."
@@ -92,10 +96,16 @@ def _measure(stage, samples: int, k_percent: float, position: str, method: str, 
     }
 
 
-def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> Path | None:
-    """Correlation against one axis, a line per method, position, grouping and the other axis; None for one value."""
+def sweep_figures(run: Run) -> list[Path]:
+    """The plots that a sweep of this run has drawn."""
+    paths = [run.path("vectorfind", "sweep", f"corr_{name}.png") for name in AXES]
+    return [path for path in paths if path.is_file()]
+
+
+def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> None:
+    """Correlation against one axis, a line per method, position, grouping and the other axis; none for one value."""
     if table[axis_name].nunique() < 2:
-        return None
+        return
     from vectorfind.figures import draw_lines
 
     others = [name for name in KEY if name != axis_name]
@@ -104,6 +114,4 @@ def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> Path | None:
         for key, part in table.groupby(others)
         if part[axis_name].nunique() > 1
     }
-    path = folder / f"corr_{axis_name}.png"
-    draw_lines(path, lines, axis_name)
-    return path
+    draw_lines(folder / f"corr_{axis_name}.png", lines, axis_name)

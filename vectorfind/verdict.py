@@ -14,10 +14,10 @@ from vectorfind.graders import FINDER, GRADERS
 from vectorfind.names import EDITED
 from vectorfind.protocol import compare
 from vectorfind.setting import Files
+from vectorfind.sweep import sweep_figures
 
 ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
-
-
+DUEL_FACES = 2
 GRIDS_MEAN = {
     "deviations": "Every face is asked for the same changes, in deviations of the score, whether it can follow or not. "
     "A closed mouth cannot close further: `most` is the mean correlation of an editor that obeys to the letter until "
@@ -31,7 +31,7 @@ GRIDS_MEAN = {
 
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
-    from vectorfind.figures import draw_leakage, draw_passes
+    from vectorfind.figures import draw_duel, draw_leakage, draw_passes
     from vectorfind.further import write_csv
 
     run = stage.files.run
@@ -53,11 +53,20 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     heat, passes = folder / "leakage.png", folder / "passes.png"
     draw_leakage(heat, {name: leaks[name] for name in dict.fromkeys((best, reference))})
     draw_passes(passes, judged)
+    rivals = list(dict.fromkeys((reference, best)))
+    strips = folder / "strips.jpg"
+    editors = [stage.with_setting(files.setting).open_directions() for name in rivals for files in _named(done, name)]
+    draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
     report = Report("VectorFind: the verdict")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
     report.text(_verdict(stage, judged, leaks, best, reference))
     report.text(GRIDS_MEAN[grid])
+    report.figure(
+        strips,
+        f"The first {DUEL_FACES} faces of the test, each property moved alone, by {' (left) and '.join(rivals)}"
+        f"{' (right)' * (len(rivals) > 1)}; under each picture the deviations asked for and reached (finder)",
+    )
     report.heading("Methods and graders").table(_overview(judged), "Mean signed correlation, and share of passes")
     report.figure(passes, "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
@@ -70,11 +79,14 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     report.figure(heat, "Leakage: deviations of each score (columns) per deviation of the intended one (rows)")
     report.heading("The two open questions")
     report.text(_obedience(faces, edits, best)).text(_many_samples(run))
+    for figure in sweep_figures(run):
+        report.figure(figure, f"Mean signed correlation against {figure.stem.removeprefix('corr_')}, from the sweep")
     report.heading(f"Against {reference}, face by face").table(paired)
     return [
         *(run.path("vectorfind", "judgement", f"{name}{suffix}.csv") for name in tables),
         heat,
         passes,
+        strips,
         report.write(run.path("reports", f"vectorfind{suffix}.md")),
     ]
 
@@ -83,6 +95,10 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise PipelineError(f"{path} is missing: run `run_vectorfind.py judge effects` for this setting first")
     return pd.read_csv(path, dtype={"group_name": str})
+
+
+def _named(done: list[Files], name: str) -> list[Files]:
+    return [files for files in done if files.setting.name == name]
 
 
 def _strictest(judged: pd.DataFrame) -> str:
