@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,7 @@ class Options(StageOptions):
     v1 (conditional) starts from the profile's generator, all others from v1. Each writes stylegan_modified/
     stylegan_{gen,dis}_fine_tuned_{version}.pth, its log, reports/finetune_{version}.md and the table of all versions,
     reports/finetune.md. Killed and started again, or with more --steps, it goes on where it was. In the demo world each
-    takes 3 to 6 minutes on one core (v5: three experiments). Several processes: torchrun --nproc-per-node 2
+    takes 3 to 6 minutes on one core (v5: three experiments). Several processes: torchrun --nproc-per-node 2 --
     run_stylegan_finetune.py ...
     """
 
@@ -65,9 +66,12 @@ def run(options: Options) -> None:
         _stage_5(options)
         return
     for work in plan(options):
-        _run_one(work)
-        if options.export:
+        if _run_one(work) and options.export:
             _export(work, Path(options.export))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from stylegan_modified.processes import Processes
+
+        Processes().leave()  # the others wait here while the first one measures
 
 
 def _stage_5(options: Options) -> None:
@@ -77,14 +81,15 @@ def _stage_5(options: Options) -> None:
     stage.run(stage.Options(**shared, train=True))
 
 
-def _run_one(work: ClimbPlan) -> None:
+def _run_one(work: ClimbPlan) -> bool:
+    """Train; then one process alone measures and writes: returns whether this is it."""
     summary = Summary(f"fine-tune {work.version.tag}")
     artefacts = work.artefacts()
     if all(is_fresh(path, **work.stamp)[0] for path in artefacts) and not work.force:
         for path in artefacts:
             summary.kept(path)
         summary.print()
-        return
+        return True
     from stylegan_modified.climb import Climb
     from stylegan_modified.family_report import write_family_report
 
@@ -95,7 +100,7 @@ def _run_one(work: ClimbPlan) -> None:
     climb = Climb(work, say=lambda text: print(f"  {text}", flush=True))
     climb.train()
     if not climb.processes.first:
-        return
+        return False
     result = climb.finish()
     for path, what in artefacts.items():
         write_stamp(path, command=COMMAND, **work.stamp)
@@ -105,6 +110,7 @@ def _run_one(work: ClimbPlan) -> None:
     for note in work.notes:
         summary.note(note)
     summary.print()
+    return True
 
 
 def _export(work: ClimbPlan, path: Path) -> None:

@@ -52,8 +52,8 @@ def run(options: Options) -> None:
     if all(is_fresh(path, **work.stamp)[0] for path in artefacts) and not options.force:
         for path in artefacts:
             summary.kept(path)
-    else:
-        _climb(work, summary)
+    elif not _climb(work, summary):
+        return
     if options.export:
         from stylegan_modified.ladder import write_bundle
 
@@ -62,12 +62,16 @@ def run(options: Options) -> None:
     summary.print()
 
 
-def _climb(work: Plan, summary: Summary) -> None:
+def _climb(work: Plan, summary: Summary) -> bool:
+    """Train; then one process alone measures and writes: returns whether this is it."""
     from stylegan_modified.ladder import Ladder
 
     limit_threads()
     ladder = Ladder(work, say=lambda text: print(f"  {text}", flush=True))
     ladder.train()
+    ladder.processes.leave()
+    if not ladder.processes.first:
+        return False
     ladder.finish()
     for path, what in work.artefacts().items():
         write_stamp(path, command=COMMAND, **work.stamp)
@@ -75,6 +79,7 @@ def _climb(work: Plan, summary: Summary) -> None:
     summary.note(ladder.headline())
     for note in work.notes:
         summary.note(note)
+    return True
 
 
 if __name__ == "__main__":

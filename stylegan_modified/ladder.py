@@ -160,8 +160,9 @@ class Ladder:
             "version": version,
             **{key: digest(path) for key, path in plan.stamp["inputs"].items()},
         }
-        if plan.force:
+        if plan.force and self.processes.first:
             files.state.unlink(missing_ok=True)
+        self.processes.wait()
         log = train_rung(trainer, steps, self.monitor, files, rhythm, fingerprint, self.say)
         if name == "v9":
             self.logs.append(log)

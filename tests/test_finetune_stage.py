@@ -156,6 +156,18 @@ def test_a_killed_stage_ends_with_the_same_tables(tmp_path, profile):
         assert tables(run) == tables(tmp_path / "whole")
 
 
+def test_of_two_processes_one_measures_and_writes(tmp_path, profile):
+    run, path = new_run(tmp_path / "run"), profile()
+    script = Path(stage.__file__)
+    call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["--train", "--profile", str(path), "--run", str(run), "--device", "cpu"]
+    done = subprocess.run([*call, "--", str(script), *options], capture_output=True, text=True, timeout=500, check=False, cwd=script.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("stylegan_gen_fine_tuned_v9.pth") == 1
+    log = stylegan_modified.ladder.read_table(run / "stylegan_modified/train_log_v9.csv", LOG)
+    assert log["step"].tolist() == [0, 2, 4] and log["concept_share"].notna().iloc[[0, -1]].all()
+
+
 def test_problems_are_named_before_any_net_is_loaded(tmp_path, profile, weights):
     run, path = new_run(tmp_path / "run"), profile()
     with pytest.raises(PipelineError, match="holds 0 faces.*run stages 1 and 2"):
