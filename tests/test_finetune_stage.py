@@ -161,7 +161,10 @@ def test_of_two_processes_one_measures_and_writes(tmp_path, profile):
     script = Path(stage.__file__)
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--train", "--profile", str(path), "--run", str(run), "--device", "cpu"]
-    done = subprocess.run([*call, "--", str(script), *options], capture_output=True, text=True, timeout=500, check=False, cwd=script.parent)
+    done = subprocess.run(
+        [*call, "--", str(script), *options],
+        capture_output=True, text=True, timeout=500, check=False, cwd=script.parent,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("stylegan_gen_fine_tuned_v9.pth") == 1
     log = stylegan_modified.ladder.read_table(run / "stylegan_modified/train_log_v9.csv", LOG)
