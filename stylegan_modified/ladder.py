@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pandera.pandas import Column, DataFrameSchema
 
 from pipeline.artefacts import digest, read_json, read_weights, save_weights, stamp_path, write_json
 from pipeline.command import resolve_device
@@ -28,7 +27,7 @@ from stylegan_modified.monitor import Measured, Monitor, measure
 from stylegan_modified.plan import Plan
 from stylegan_modified.processes import Processes
 from stylegan_modified.report import Side, write_report
-from stylegan_modified.rung import LOG, Files, Rhythm, joined, train_rung
+from stylegan_modified.rung import LOG, SAMPLES, Files, Rhythm, joined, train_rung
 from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.trainer import Trainer, has_fast_bfloat16
@@ -36,7 +35,6 @@ from stylegan_modified.versions import VERSIONS
 
 # Latents of this stage alone: not those of stage 1, whose filtered images are the training faces.
 MEASURED_FROM, WATCHED_FROM = 5_000_000, 5_500_000
-SAMPLES = DataFrameSchema({"img_no": Column(int), "seed": Column(int), "concept": Column(bool)})
 
 
 class Ladder:

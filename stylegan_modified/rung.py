@@ -44,6 +44,9 @@ LOG = DataFrameSchema(
     coerce=True,
 )
 
+# What the judge saw in the samples of one generator; further columns are its readings.
+SAMPLES = DataFrameSchema({"img_no": Column(int), "seed": Column(int), "concept": Column(bool)})
+
 
 @dataclass(frozen=True)
 class Files:

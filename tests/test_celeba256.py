@@ -22,8 +22,7 @@ from pipeline.tables import read_table
 from property_score.normalisation import Normalisation
 from property_score.tables import score_schema
 from segmentation.tables import RESULTS, TABLE, photograph_schema, segmentation_schema
-from stylegan_modified.ladder import SAMPLES
-from stylegan_modified.rung import LOG
+from stylegan_modified.rung import LOG, SAMPLES
 from vectorfind import tables as of_stage_6
 
 FACES = 8
