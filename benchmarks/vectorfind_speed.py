@@ -11,6 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ SUB_BATCH = 4
 class Options:
     """Time VectorFind against the published way."""
 
-    what: str = "pool"
-    """pool, directions or test."""
+    what: Literal["pool", "directions", "test"] = "pool"
+    """What is timed."""
     sizes: tuple[int, ...] = (250, 1000)
     """Samples (pool, directions)."""
     naive: int = 100

@@ -43,8 +43,8 @@ def write_family_report(run: Run) -> Path:
         report.text(f"Not trained in this run: {', '.join(missing)}.")
     report.text(
         "`r CNN` and `r oracle` are eyes / mouth / pose; `r while training` is the monitor's, on 8 labels, from the "
-        "first step to the last: it shows what a rung had from its start. The mended v1 begins with label columns aimed "
-        "along the mean slope of each score in z. Identity: distance of persons from the previous rung at equal "
+        "first step to the last: it shows what a rung had from its start. The mended v1 begins with label columns "
+        "aimed along the mean slope of each score in z. Identity: distance of persons from the previous rung at equal "
         "latents and zero labels, and between labels of one latent; 0 the same person, about 1 another. Versions that "
         "are fed zero labels (v8, v9) are not made to obey any. The mended v9 climbs from the base over a short v1 of "
         "its own; its before is the base, and its report finetune_v9.md."

@@ -129,11 +129,9 @@ def reach(stage: Stage) -> None:
 
 
 def select(stage: Stage) -> None:
-    """Choose faces by one grader and half of the edits, confirm by another and the other half; write the chosen."""
+    """Choose faces by the finder under one noise, confirm them by every grader under another; write the chosen."""
     from vectorfind.selection import choose, write_selection
 
-    if not stage.files.judged("judged_faces.csv").is_file():
-        judge(stage)
     editor, grouping = stage.open_directions()
     chosen, rates = choose(stage, editor, grouping, open_graders(stage))
     for path in write_selection(stage, editor, chosen, rates):
@@ -158,16 +156,20 @@ def tsne(stage: Stage) -> None:
 def compare(stage: Stage) -> None:
     """Every method at every position: directions, judgement, side effects; then the pairs and the verdict."""
     options = stage.options
+    # All settings first: a wrong name must not be told after hours.
+    settings = [
+        replace(Setting.named(method, position, options.groups), grid=options.grid, cuts=options.cuts)
+        for position in options.positions
+        for method in options.methods
+    ]
     stage.pool()
     done: list[Files] = []
-    for position in options.positions:
-        for method in options.methods:
-            setting = replace(Setting.named(method, position, options.groups), grid=options.grid)
-            inner = stage.with_setting(setting)
-            inner.directions()
-            judge(inner)
-            effects(inner)
-            done.append(inner.files)
+    for setting in settings:
+        inner = stage.with_setting(setting)
+        inner.directions()
+        judge(inner)
+        effects(inner)
+        done.append(inner.files)
     from vectorfind.verdict import write_verdict
 
     for path in write_verdict(stage, done):

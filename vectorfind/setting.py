@@ -48,6 +48,9 @@ class Setting:
             raise PipelineError(f"--cuts {self.cuts} are for {'8' if self.cuts == 'v7' else '16'} groups (--groups)")
         if self.mended and self.is_loop:
             raise PipelineError(f"--mended: {self.method} was never published, so there is nothing to mend")
+        if self.conditional and (self.is_loop or self.method == "imported"):
+            why = "holds hair, background and hairstyle anyway" if self.is_loop else "vectors are used as they are"
+            raise PipelineError(f"--conditional: {self.method} {why}; leave it out")
         if self.is_loop and self.grid == "published":
             raise PipelineError(f"--grid published: {self.method} has no unit vectors to measure latent units along")
 
