@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artefacts import stamp_path
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
@@ -49,8 +50,8 @@ def normalisation_of(profile: Profile, run: Run | None = None) -> Normalisation:
     """The normalisation that stage 4 fitted in the run, or else the one that the property CNN was trained with."""
     from property_score.property_cnn import weight_record
 
-    fitted = run.path(*table_names("v2")[2].split("/")) if run else None
-    if fitted and fitted.exists():
+    fitted = _fitted(run)
+    if fitted:
         return Normalisation.load(fitted)
     path = _property_cnn(profile, run)
     record = weight_record(path)
@@ -60,6 +61,16 @@ def normalisation_of(profile: Profile, run: Run | None = None) -> Normalisation:
             "run compute_property_scores.py, or train the property CNN again"
         )
     return Normalisation.from_record(record["normalisation"], path)
+
+
+def normalisation_file(profile: Profile, run: Run | None = None) -> Path:
+    """The file that `normalisation_of` reads."""
+    return _fitted(run) or stamp_path(_property_cnn(profile, run))
+
+
+def _fitted(run: Run | None) -> Path | None:
+    path = run.path(*table_names("v2")[2].split("/")) if run else None
+    return path if path and path.exists() else None
 
 
 def shared_faces(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[int]:

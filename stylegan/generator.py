@@ -46,10 +46,15 @@ class Noise(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels))
         self.register_buffer("noise", torch.randn(1, 1, resolution, resolution))
 
-    def forward(self, x: torch.Tensor, randomize: bool) -> torch.Tensor:
-        """The noise to add: [1 or N, C, H, W]."""
-        noise = torch.randn_like(x[:, :1]) if randomize else self.noise
-        return noise * self.weight.reshape(1, -1, 1, 1)
+    def forward(self, x: torch.Tensor, bias: torch.Tensor, randomize: bool) -> torch.Tensor:
+        """x [N, C, H, W] with noise and bias [C] added."""
+        noise, weight, bias = self.noise, self.weight.reshape(1, -1, 1, 1), bias.reshape(1, -1, 1, 1)
+        if randomize:
+            noise = torch.randn_like(x[:, :1])
+        if len(noise) == 1:
+            # One map for all images: noise and bias cost one addition.
+            return x + (noise * weight + bias).to(x.dtype)
+        return torch.addcmul(x + bias.to(x.dtype), noise.to(x.dtype), weight.to(x.dtype))
 
 
 class SynthesisLayer(nn.Module):
@@ -80,9 +85,7 @@ class SynthesisLayer(nn.Module):
             x = self.blur(upsample_conv(x, self.weight * self.scale, self.flip))
         else:
             x = F.conv2d(x, self.weight * self.scale, padding=1)
-        # With stored noise this map has no batch dimension, so noise and bias cost one addition.
-        offset = self.apply_noise(x, randomize_noise) + self.bias.reshape(1, -1, 1, 1)
-        x = F.leaky_relu(x + offset.to(x.dtype), SLOPE)
+        x = F.leaky_relu(self.apply_noise(x, self.bias, randomize_noise), SLOPE)
         style = self.style(w)
         scale, shift = style.chunk(2, dim=1)
         return instance_style(x, scale + 1.0, shift), style

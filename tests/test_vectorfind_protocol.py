@@ -194,14 +194,34 @@ def test_a_network_learns_the_gradient_and_its_step_is_one_deviation(world, mend
         NetworkEditor.load(tmp_path / "nets.npz", "other")
 
 
+def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch, tmp_path):
+    bench, pool = world
+    import vectorfind.network_training as training
+
+    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, most_epochs=2, patience=2, batch=32))
+    amounts = np.tile([[1.0, 0, 0]], (20, 1))
+    codes, before, moved = pool.codes("w")[:20], bench.measure(pool.codes("w")[:20], "w"), {}
+    for conditional in (False, True):
+        setting = Setting("gradient", "w", "none", conditional, mended=True)
+        editor, _ = find_networks(bench, pool, NONE, setting, MethodOptions())
+        change = np.abs(bench.measure(editor.edit(codes, ["all"] * 20, amounts), "w") - before)
+        moved[conditional] = np.delete(change, COLUMNS, axis=1).mean()
+    assert moved[True] < 0.3 * moved[False]
+    editor.save(tmp_path / "nets.npz")
+    again = NetworkEditor.load(tmp_path / "nets.npz", bench.generator_hash)
+    assert (again.edit(codes, ["all"] * 20, amounts) == editor.edit(codes, ["all"] * 20, amounts)).all()
+
+
 def test_a_dead_dimension_is_never_moved():
     net = torch.nn.Linear(3, 1)
     units = gradient_units(net, np.ones((2, 3), np.float32), np.zeros(3), np.array([1.0, 2.0, 0.0]))
     assert (units[:, 2] == 0).all()
     np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1, rtol=1e-5)
     three = np.random.default_rng(0).standard_normal((4, 3, 6)).astype(np.float32)
-    free = orthogonal_to_others(three)
+    kept = np.eye(6, dtype=np.float32)[:2]
+    free = orthogonal_to_others(three, kept)
     np.testing.assert_allclose(np.einsum("nd,nd->n", free[:, 0], three[:, 1]), 0, atol=1e-5)
+    np.testing.assert_allclose(free @ kept.T, 0, atol=1e-5)
 
 
 def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_path):

@@ -23,6 +23,8 @@ from vectorfind.setting import Setting
 
 # The filter CNNs read this many faces of the pool; their principal parts carry who somebody is.
 PERSON_ROWS, PERSON_PARTS = 10_000, 8
+# What conditional directions leave alone besides the other edited properties.
+KEPT = tuple(name for name in PROPERTIES if name not in EDITED)
 CALIBRATION = (
     "probe: faces of the group from the pool, decoded at plus and minus one step; central difference of the score"
 )
@@ -114,10 +116,16 @@ def _conditional(fits: Fits, codes, scores, groups, names, setting: Setting, opt
     """Directions that leave the other two properties, hair and background alone (all linear, as the pool says)."""
     from vectorfind.closed_loop import code_factor
 
-    kept = tuple(name for name in PROPERTIES if name not in EDITED)
     factor = code_factor(codes, setting.position) if setting.mended else None
     covariance = None if factor is None else (factor @ factor.T).astype(np.float64)
-    return project_off(fits, fit_ridge(codes, scores, groups, names, kept, options), covariance)
+    return project_off(fits, fit_ridge(codes, scores, groups, names, KEPT, options), covariance)
+
+
+def _kept_normals(codes: np.ndarray, scores: np.ndarray, options: MethodOptions) -> np.ndarray:
+    """Normals [K, D] of hair, background and hairstyle over all faces."""
+    everyone = np.full(len(codes), UNGROUPED)
+    fits = fit_ridge(codes, scores, everyone, [UNGROUPED], KEPT, options)
+    return np.stack([fits[name, UNGROUPED].normal for name in KEPT])
 
 
 def find_networks(
@@ -168,7 +176,7 @@ def find_networks(
         sds,
         {},
         training.substeps,
-        setting.conditional,
+        _kept_normals(codes, pool.scores[rows], options) if setting.conditional else None,
         vectors,
         grouping.kind,
         grouping.cuts,

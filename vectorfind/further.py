@@ -62,7 +62,7 @@ def judge(stage: Stage) -> None:
     """`judged_faces.csv` and `judgement.csv`: the test by every grader."""
     files, plan = stage.files, stage.plan
     path = files.judged("judgement.csv")
-    about = stage.stamped("judge", _judged(stage), stage.inputs(directions=files.directions))
+    about = stage.stamped("judge", _judged(stage), _inputs(stage))
     if stage.is_kept("judge", path, about, [files.judged("judged_faces.csv")]):
         return
     from vectorfind.evaluate import check_disjoint
@@ -88,7 +88,7 @@ def effects(stage: Stage) -> None:
     """`leakage.csv` and `side_effects.csv`: what else an edit of one achieved deviation changes."""
     files, plan = stage.files, stage.plan
     path = files.judged("side_effects.csv")
-    about = stage.stamped("effects", _judged(stage), stage.inputs(directions=files.directions))
+    about = stage.stamped("effects", _judged(stage), _inputs(stage) | _oracle_file(stage))
     if stage.is_kept("effects", path, about, [files.judged("leakage.csv"), files.judged("matched_edits.csv")]):
         return
     from vectorfind.effects import cost, leakage, measure_effects
@@ -110,7 +110,7 @@ def reach(stage: Stage) -> None:
     if not files.setting.is_loop:
         raise PipelineError(f"reach: {files.setting.method} has no end of its own; use --method model_loop")
     path = files.judged("reach.csv")
-    about = stage.stamped("judge", _judged(stage), stage.inputs(directions=files.directions))
+    about = stage.stamped("reach", _judged(stage), stage.inputs(directions=files.directions))
     if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):
         return
     from vectorfind.reach import intended_table, reach_table
@@ -189,6 +189,30 @@ def write_csv(path, table: pd.DataFrame) -> None:
     """Write a table whole; floats as they are."""
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _inputs(stage: Stage) -> dict:
+    """The files that a judgement rests on."""
+    from pipeline.profile import Profile
+    from vectorfind.graders import grader_files
+
+    files = grader_files(Profile.load(stage.options.profile), stage.files.run, stage.plan.graders)
+    return stage.inputs(directions=stage.files.directions, **files)
+
+
+def _oracle_file(stage: Stage) -> dict:
+    from pipeline.profile import ROOT, Profile
+
+    path = Profile.load(stage.options.profile).get("weights.attribute_net", None)
+    return {} if path is None or not (ROOT / str(path)).is_file() else {"oracle": ROOT / str(path)}
+
+
+def sweep_files(stage: Stage) -> dict:
+    """The files that a sweep rests on besides generator and scorer."""
+    from pipeline.profile import Profile
+    from vectorfind.models import identity_files
+
+    return identity_files(Profile.load(stage.options.profile)) | _oracle_file(stage)
 
 
 def _judged(stage: Stage) -> dict:

@@ -6,6 +6,7 @@ A grader's scores are divided by their deviation on faces of the pool, so that a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -62,6 +63,21 @@ def open_scorers(profile: Profile, run: Run, names, device: str = "auto") -> tup
         elif name != FINDER:
             raise PipelineError(f"unknown grader '{name}': choose among {', '.join(GRADERS)}")
     return scorers, notes
+
+
+def grader_files(profile: Profile, run: Run, names) -> dict[str, Path]:
+    """The files that graders beside the finder are read from, as inputs of a stamp; those that exist."""
+    from property_score.graders import normalisation_file
+
+    files: dict[str, Path] = {}
+    if SECOND in names and (path := profile.get("weights.second_grader", None)) is not None:
+        files["second_grader"] = ROOT / str(path)
+    if GEOMETRIC in names:
+        parser = profile.get("segmentation.parser", "parsenet")
+        if (path := profile.get(f"weights.{parser}", None)) is not None:
+            files["parser"] = ROOT / str(path)
+        files["normalisation"] = normalisation_file(profile, run)
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: str, finder_scores) -> list[Grader]:

@@ -91,21 +91,29 @@ def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
 
     The filter CNNs neither find directions nor judge them.
     """
+    paths = identity_files(profile)
+    if not paths:
+        return None
+    from cnn.filter_cnn import FilterEnsemble
+    from cnn.settings import FilterSettings
+    from pipeline.command import resolve_device
+
+    settings = FilterSettings.of(profile)
+    where = resolve_device(device)
+    ensembles = (FilterEnsemble.load(name, [path], settings.architectures[name], where) for name, path in paths.items())
+    return Identity({name: ensemble.models[0] for name, ensemble in zip(paths, ensembles, strict=True)})
+
+
+def identity_files(profile: Profile) -> dict[str, Path]:
+    """The weights of `open_identity` by filter, empty where one is missing."""
     from cnn.models import bundled_path
     from cnn.settings import FILTERS, FilterSettings
 
     settings = FilterSettings.of(profile)
     if settings.bundled is None:
-        return None
+        return {}
     paths = {name: bundled_path(settings.bundled, name, 0) for name in FILTERS}
-    if not all(path.is_file() for path in paths.values()):
-        return None
-    from cnn.filter_cnn import FilterEnsemble
-    from pipeline.command import resolve_device
-
-    where = resolve_device(device)
-    ensembles = (FilterEnsemble.load(name, [path], settings.architectures[name], where) for name, path in paths.items())
-    return Identity({name: ensemble.models[0] for name, ensemble in zip(paths, ensembles, strict=True)})
+    return paths if all(path.is_file() for path in paths.values()) else {}
 
 
 class Identity:

@@ -33,7 +33,8 @@ class NetworkEditor:
 
     nets: property -> GradientNet in eval mode. mean, spread [D]: what a net's input is standardised by (0 and 1 when it
     takes raw codes; a dimension of spread 0 is dead and never moved). steps: property -> latent units per score
-    deviation. substeps: how often the gradient is taken along an edit. vectors: directions of the other properties.
+    deviation. substeps: how often the gradient is taken along an edit. kept [K, D]: normals of scores that an edit
+    leaves alone besides the other edited ones; None leaves nothing alone. vectors: directions of the other properties.
     """
 
     position: str
@@ -43,7 +44,7 @@ class NetworkEditor:
     score_sds: np.ndarray
     steps: dict[str, float] = field(default_factory=dict)
     substeps: int = 1
-    conditional: bool = False
+    kept: np.ndarray | None = None
     vectors: DirectionSet | None = None
     grouping: str = "none"
     cuts: tuple[float, ...] = ()
@@ -68,7 +69,7 @@ class NetworkEditor:
             ],
             1,
         )
-        return orthogonal_to_others(units) if self.conditional else units
+        return units if self.kept is None else orthogonal_to_others(units, self.kept)
 
     def step_lengths(self, groups, count: int) -> np.ndarray:
         """Latent units per score deviation, float32 [N, 3]."""
@@ -111,7 +112,7 @@ class NetworkEditor:
             "nets": list(self.nets),
             "steps": self.steps,
             "substeps": self.substeps,
-            "conditional": self.conditional,
+            "conditional": self.kept is not None,
             "vectors": self.vectors is not None,
             "grouping": self.grouping,
             "cuts": self.cuts,
@@ -120,7 +121,8 @@ class NetworkEditor:
         if self.vectors is not None:
             self.vectors.save(vectors_file(path))
         text = np.array(json.dumps(about, default=plain))
-        save_arrays(path, mean=self.mean, spread=self.spread, score_sds=self.score_sds, about=text)
+        kept = np.zeros((0, len(self.mean)), np.float32) if self.kept is None else self.kept
+        save_arrays(path, mean=self.mean, spread=self.spread, score_sds=self.score_sds, kept=kept, about=text)
 
     @classmethod
     def load(cls, path, generator_hash: str) -> NetworkEditor:
@@ -128,7 +130,7 @@ class NetworkEditor:
         path = Path(path)
         if not path.is_file():
             raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method gradient` first")
-        arrays = read_arrays(path, ("mean", "spread", "score_sds", "about"))
+        arrays = read_arrays(path, ("mean", "spread", "score_sds", "kept", "about"))
         about = json.loads(str(arrays["about"]))
         check_generator(path, about["provenance"], generator_hash)
         nets = {}
@@ -145,7 +147,7 @@ class NetworkEditor:
             arrays["score_sds"],
             about["steps"],
             about["substeps"],
-            about["conditional"],
+            arrays["kept"] if about["conditional"] else None,
             DirectionSet.load(vectors_file(path), generator_hash) if about["vectors"] else None,
             about["grouping"],
             tuple(about["cuts"]),
@@ -175,11 +177,13 @@ def gradient_units(net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread
     return (units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def orthogonal_to_others(units: np.ndarray) -> np.ndarray:
-    """units [N, P, D], each made orthogonal to the other P - 1 of its face, unit length again."""
+def orthogonal_to_others(units: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """units [N, P, D], each made orthogonal to the other P - 1 of its face and to kept [K, D], unit length again."""
     result = np.empty_like(units)
+    kept = np.broadcast_to(kept, (len(units), *kept.shape))
     for i in range(units.shape[1]):
-        others, _ = np.linalg.qr(np.delete(units, i, axis=1).transpose(0, 2, 1).astype(np.float64))
+        others = np.concatenate([np.delete(units, i, axis=1), kept], axis=1)
+        others, _ = np.linalg.qr(others.transpose(0, 2, 1).astype(np.float64))
         own = units[:, i].astype(np.float64)
         own = own - np.einsum("ndk,nk->nd", others, np.einsum("ndk,nd->nk", others, own))
         result[:, i] = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)

@@ -10,7 +10,7 @@ from pipeline.artefacts import is_fresh, write_stamp
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
-from vectorfind.models import ModelFiles, open_bench, open_identity
+from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED
 from vectorfind.setting import Files
 
@@ -49,7 +49,24 @@ CODE = {
         *_EDITING,
         *_MODELS,
     ),
+    "reach": ("vectorfind.reach", *_EDITING, *_MODELS),
     "effects": ("vectorfind.effects", "vectorfind.protocol", "vectorfind.graders", *_EDITING, *_MODELS),
+    # All that a row of a sweep goes through.
+    "sweep": (
+        "vectorfind.sweep",
+        "vectorfind.finding",
+        "vectorfind.methods",
+        "vectorfind.mended",
+        "vectorfind.calibration",
+        "vectorfind.network_training",
+        "vectorfind.protocol",
+        "vectorfind.evaluate",
+        "vectorfind.grid",
+        "vectorfind.effects",
+        "vectorfind.graders",
+        *_EDITING,
+        *_MODELS,
+    ),
     "report": (
         "vectorfind.report",
         "vectorfind.figures",
@@ -158,7 +175,7 @@ class Stage:
             | {"vectors": Path(self.options.vectors).name or None}
             | {"pool": identity(self.files.pool)}
         )
-        about = self.stamped("directions", wish, self.inputs())
+        about = self.stamped("directions", wish, self.inputs(**self._identity_files()))
         if self.is_kept("directions", self.files.directions, about, self.files.direction_files()):
             return
         files, setting = self.files, self.files.setting
@@ -243,6 +260,12 @@ class Stage:
         if setting.cuts != "medians":
             return Grouping.published(setting.cuts)
         return Grouping.at_medians(setting.groups, scores)
+
+    def _identity_files(self) -> dict[str, Path]:
+        """What a loop holds a person by, as inputs of a stamp."""
+        from pipeline.profile import Profile
+
+        return identity_files(Profile.load(self.options.profile)) if self.files.setting.is_loop else {}
 
     def identity(self):
         from pipeline.profile import Profile
