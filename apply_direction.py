@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.command import StageOptions, Summary, main
 from pipeline.errors import PipelineError
@@ -14,9 +14,15 @@ from vectorfind.models import locate, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.setting import Files, Setting
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vectorfind.bench import Bench
+
 EXAMPLES = """
 python apply_direction.py --seed 12 --eyes 1.5 --mouth -1 --pose 0.5
 python apply_direction.py --seed 7 --mouth 2 --frames 9 --out smile.png
+python apply_direction.py --z ohlora_z_vectors.csv --row 3 --eyes -1 --method model_loop
 """
 FURTHEST = 6.0
 
@@ -25,6 +31,10 @@ FURTHEST = 6.0
 class ApplyOptions(StageOptions):
     """Edit one face along the directions of a run; weights are standard deviations of the property's score."""
 
+    z: str = ""
+    """CSV of latents (`ohlora_z_vectors.csv`), from which --row is taken instead of the face of --seed."""
+    row: int = 0
+    """Which row of --z, the first is 0."""
     eyes: float = 0.0
     """How far to open (+) or close (-) the eyes."""
     mouth: float = 0.0
@@ -35,8 +45,8 @@ class ApplyOptions(StageOptions):
     """Pictures in the strip; the first is the face as it is, the last has the full weights."""
     out: str = ""
     """PNG or JPEG to write; by default in vectorfind/strips of the run."""
-    method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
-    """Whose directions."""
+    method: Literal["svm", "ridge", "imported", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
+    """Whose directions; imported: those of `run_vectorfind.py --vectors`."""
     position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
     """Where in the generator."""
     groups: Literal["16", "8", "none"] = "16"
@@ -45,6 +55,8 @@ class ApplyOptions(StageOptions):
     """The directions that leave the other properties alone."""
     mended: bool = False
     """The mended form of the method."""
+    cuts: Literal["medians", "v7", "v8", "v9"] = "medians"
+    """Where the groups of the directions begin."""
     generator: str = "v9"
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
@@ -66,15 +78,24 @@ def run(options: ApplyOptions) -> None:
     if np.abs(weights).max() > FURTHEST or not np.isfinite(weights).all():
         raise PipelineError(f"weights are score deviations: give numbers between {-FURTHEST:g} and {FURTHEST:g}")
     run_folder = Run(options.run)
-    setting = Setting(options.method, options.position, options.groups, options.conditional, mended=options.mended)
+    setting = Setting(
+        options.method, options.position, options.groups, options.conditional, mended=options.mended, cuts=options.cuts
+    )
     files = Files(run_folder, setting)
     if not files.directions.is_file():
-        raise PipelineError(f"{files.directions} is missing: run `python run_vectorfind.py` for this run folder first")
+        source = "--vectors FOLDER" if options.method == "imported" else f"--method {options.method}"
+        flags = [source, "--position", options.position, "--groups", options.groups]
+        flags += ["--conditional"] * options.conditional + ["--mended"] * options.mended
+        flags += [] if options.cuts == "medians" else ["--cuts", options.cuts]
+        raise PipelineError(
+            f"{files.directions} is missing: run first\n"
+            f"  python run_vectorfind.py pool directions --run {options.run} {' '.join(flags)}"
+        )
     models = locate(Profile.load(options.profile), run_folder, options.generator, options.scorer)
     bench = open_bench(models, options.device)
     profile = Profile.load(options.profile)
     directions = load_editor(files.directions, setting.method, bench, lambda: open_identity(profile, options.device))
-    codes = bench.encode(bench.latents([options.seed]), setting.position)
+    codes = bench.encode(_latents(options, bench), setting.position)
     group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]
     amounts = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None] * weights
     edited = directions.edit(np.repeat(codes, options.frames, axis=0), [group] * options.frames, amounts)
@@ -84,7 +105,9 @@ def run(options: ApplyOptions) -> None:
     out = Path(options.out) if options.out else run_folder.path("vectorfind", "strips", _name(options, setting))
     labels = [" ".join(f"{value:+.1f}" for value in row) for row in amounts]
     save_sheet(out, np.concatenate([to_uint8(part) for part in images]), columns=options.frames, labels=labels)
-    summary = Summary(f"strip of seed {options.seed}, group {group}")
+    summary = Summary(
+        f"strip of {f'row {options.row} of {options.z}' if options.z else f'seed {options.seed}'}, group {group}"
+    )
     summary.wrote(out, f"{options.frames} pictures")
     moved = (scores[-1] - scores[0])[[PROPERTIES.index(name) for name in EDITED]] / directions.score_sds
     for name, wish, change in zip(EDITED, weights, moved, strict=True):
@@ -94,9 +117,21 @@ def run(options: ApplyOptions) -> None:
     summary.print()
 
 
+def _latents(options: ApplyOptions, bench: Bench) -> np.ndarray:
+    if not options.z:
+        return bench.latents([options.seed])
+    from vectorfind.published import read_latents
+
+    latents = read_latents(options.z, bench.generator.z_dim)
+    if not 0 <= options.row < len(latents):
+        raise PipelineError(f"--row {options.row}: {options.z} has rows 0 to {len(latents) - 1}")
+    return latents[options.row : options.row + 1]
+
+
 def _name(options: ApplyOptions, setting: Setting) -> str:
     weights = "_".join(f"{name}{getattr(options, name):+g}" for name in EDITED)
-    return f"{setting.name}_seed{options.seed:06d}_{weights}.png"
+    face = f"{Path(options.z).stem}_{options.row}" if options.z else f"seed{options.seed:06d}"
+    return f"{setting.name}_{face}_{weights}.png"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import run_vectorfind
 import vectorfind.stage
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
-from vectorfind.directions import read_vectors
+from vectorfind.directions import read_vectors, write_vector
 
 TABLES = (
     *(
@@ -220,10 +220,21 @@ def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, caps
     assert picture.shape[1] >= 4 * 16
     said = capsys.readouterr().out
     assert "eyes: +1.50 deviations asked" in said and "measured" in said
+    # The same face from a file of latents: the same picture.
+    latents, again = tmp_path / "z.csv", tmp_path / "again.png"
+    z = np.stack([np.zeros(24, np.float32), make_bench().latents([12])[0]])
+    write_vector(latents, z)
+    apply_direction.run(
+        apply_direction.ApplyOptions(
+            z=str(latents), row=1, eyes=1.5, mouth=-1, pose=0.5, frames=4, out=str(again), **common
+        )
+    )
+    assert (read_image(again) == picture).all()
     for wrong, message in (
+        ({"z": str(latents), "row": 2}, "has rows 0 to 1"),
         ({"frames": 1}, "at least 2"),
         ({"eyes": 50.0}, "deviations"),
-        ({"method": "ridge"}, "missing"),
+        ({"method": "ridge"}, "missing: run first\\n  python run_vectorfind.py pool directions"),
     ):
         with pytest.raises(PipelineError, match=message):
             apply_direction.run(apply_direction.ApplyOptions(**{"out": str(out), **common, **wrong}))
