@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
 from vectorfind.evaluate import per_face
-from vectorfind.graders import FINDER
+from vectorfind.graders import FINDER, measure_spreads
 from vectorfind.grid import grid_named
 from vectorfind.names import EDITED
 from vectorfind.protocol import bootstrap, passed, run_graded
@@ -27,10 +28,13 @@ EFFECT_FACES = 50
 
 def run_sweep(stage) -> list[Path]:
     """Measure every combination that is not in `sweep.csv` yet; write the table, the plots and the report."""
+    from vectorfind.further import open_judge
+
     options, plan = stage.options, stage.plan
     folder = stage.files.run.path("vectorfind", "sweep")
     path = folder / "sweep.csv"
-    about = stage.stamped("judge", {"faces": plan.faces, "first_seed": plan.test_seeds.start}, stage.inputs())
+    wish = {"faces": plan.faces, "first_seed": plan.test_seeds.start, "cuts": options.cuts}
+    about = stage.stamped("judge", wish, stage.inputs())
     table = pd.read_csv(path) if is_fresh(path, **about)[0] and not options.force else pd.DataFrame(columns=KEY)
     sizes, shares = options.sizes or (plan.rows,), options.k_percents or (plan.k_percent,)
     wishes = [
@@ -39,11 +43,12 @@ def run_sweep(stage) -> list[Path]:
         # Only the SVM looks at extremes.
         for k in (shares if method.startswith(("svm", "mixed")) else (plan.k_percent,))
     ]
+    finder, oracle = measure_spreads(stage.bench, {}, None, "w", stage.open_pool().scores), open_judge(stage)
     there = set(table[KEY].itertuples(index=False, name=None))
     with progress(len(wishes), "sweep") as bar:
         for wish in wishes:
             if wish not in there:
-                row = _measure(stage, *wish)
+                row = _measure(stage, finder, oracle, *wish)
                 table = pd.DataFrame([*table.to_dict("records"), row])
                 with atomic(path) as temporary:
                     table.to_csv(temporary, index=False, lineterminator="\n")
@@ -62,32 +67,27 @@ def run_sweep(stage) -> list[Path]:
     return [path, *figures, report.write(stage.files.run.path("reports", "vectorfind_sweep.md"))]
 
 
-def _measure(stage, samples: int, k_percent: float, position: str, method: str, groups: str) -> dict:
-    from dataclasses import replace
-
+def _measure(stage, finder, oracle, samples: int, k_percent: float, position: str, method: str, groups: str) -> dict:
     from vectorfind.effects import cost, largest_leak, leakage, measure_effects
     from vectorfind.finding import find_editor
-    from vectorfind.further import open_graders, open_judge
-    from vectorfind.groups import Grouping
 
-    setting = Setting.named(method, position, groups)
+    setting = replace(Setting.named(method, position, groups), cuts=stage.options.cuts)
     pool = stage.open_pool().head(samples)
     inner = stage.with_setting(setting)
-    grouping = Grouping.at_medians(groups, pool.scores)
+    grouping = inner.grouping(pool.scores)
     options = replace(inner.method_options(), k_percent=k_percent)
     clock = time.perf_counter()
     editor, _ = find_editor(stage.bench, pool, grouping, setting, options, inner.identity)
     seconds = time.perf_counter() - clock
-    graders = open_graders(stage)[:1]
     seeds = stage.plan.test_seeds
-    test = run_graded(stage.bench, editor, grouping, seeds, grid_named("deviations"), graders)[FINDER]
+    test = run_graded(stage.bench, editor, grouping, seeds, grid_named("deviations"), finder)[FINDER]
     faces = per_face(test)
     row = dict(zip(KEY, (samples, k_percent, position, method, groups), strict=True))
     for name in EDITED:
         row[f"{name}_corr"], row[f"{name}_low"], row[f"{name}_high"] = bootstrap(faces[f"{name}_corr"].to_numpy())
     row["reversed"] = float(np.max([(faces[f"{name}_corr"] < 0).mean() for name in EDITED]))
     row |= {f"pass_{version}": float(passed(faces, version).mean()) for version in ("v7", "v8")}
-    found = measure_effects(stage.bench, editor, grouping, seeds[:EFFECT_FACES], graders, open_judge(stage))
+    found = measure_effects(stage.bench, editor, grouping, seeds[:EFFECT_FACES], finder, oracle)
     costs = cost(found)
     row |= {what: float(costs[what].mean()) for what in ("drift", "pixel", "matched")}
     row["largest_leak"] = abs(largest_leak(leakage(found), FINDER)[1])
