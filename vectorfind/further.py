@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pandas as pd
 
-from pipeline.artefacts import atomic, write_stamp
+from pipeline.artefacts import atomic, is_fresh, write_stamp
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
-from vectorfind.setting import Files, Setting
+from vectorfind.names import POSITIONS
+from vectorfind.setting import METHOD_NAMES, Files, Setting
 from vectorfind.stage import Stage
 
 REFERENCE = "svm"
@@ -170,10 +172,38 @@ def compare(stage: Stage) -> None:
         judge(inner)
         effects(inner)
         done.append(inner.files)
+    # What this run has judged before on the same faces is part of the verdict.
+    done += [Files(stage.files.run, setting) for setting in others(settings) if is_judged(stage, setting)]
     from vectorfind.verdict import write_verdict
 
     for path in write_verdict(stage, done):
         stage.summary.wrote(path)
+
+
+def others(settings: list[Setting]) -> list[Setting]:
+    """The settings of every method at every position that differ from these in nothing else."""
+    found, like = [], settings[0]
+    for position, name in product(POSITIONS, METHOD_NAMES):
+        for mended, conditional in product((False, True), repeat=2):
+            try:
+                wish = replace(like, method=name, position=position, mended=mended, conditional=conditional)
+            except PipelineError:
+                continue  # no such form of this method
+            if name != "imported" and wish not in settings:
+                found.append(wish)
+    return found
+
+
+def is_judged(stage: Stage, setting: Setting) -> bool:
+    """Whether this run holds a fresh judgement of a setting, side effects and all, on the faces of the stage."""
+    inner = stage.with_setting(setting)
+    if not inner.files.directions.is_file():
+        return False
+    inputs = stage.inputs(directions=inner.files.directions)
+    return all(
+        is_fresh(inner.files.judged(name), **inner.stamped(step, _judged(inner), inputs))[0]
+        for step, name in (("judge", "judgement.csv"), ("effects", "side_effects.csv"))
+    )
 
 
 def sweep(stage: Stage) -> None:
