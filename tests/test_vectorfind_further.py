@@ -67,6 +67,9 @@ def test_one_command_compares_methods_and_writes_the_verdict(further):
     paired = pd.read_csv(run / "vectorfind/judgement/paired.csv")
     assert set(paired["method"]) == {"ridge_mended_conditional_w_ungrouped", "closed_loop_w_ungrouped"}
     assert (paired["reference"] == "svm_w_ungrouped").all() and (paired["pairs"] == 3).all()
+    # What was judged before stays in the verdict.
+    further("compare", methods=("ridge",))
+    assert "closed_loop_w_ungrouped" in (run / "reports/vectorfind.md").read_text()
     for figure in ("leakage.png", "passes.png", "strips.jpg"):
         assert (run / "reports/vectorfind" / figure).stat().st_size > 0
 

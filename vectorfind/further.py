@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pandas as pd
 
-from pipeline.artefacts import atomic, write_stamp
+from pipeline.artefacts import atomic, is_fresh, write_stamp
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
-from vectorfind.setting import Files, Setting
+from vectorfind.names import POSITIONS
+from vectorfind.setting import METHOD_NAMES, Files, Setting
 from vectorfind.stage import Stage
 
 REFERENCE = "svm"
@@ -62,7 +64,7 @@ def judge(stage: Stage) -> None:
     """`judged_faces.csv` and `judgement.csv`: the test by every grader."""
     files, plan = stage.files, stage.plan
     path = files.judged("judgement.csv")
-    about = stage.stamped("judge", _judged(stage), _inputs(stage))
+    about = _about(stage, "judge")
     if stage.is_kept("judge", path, about, [files.judged("judged_faces.csv")]):
         return
     from vectorfind.evaluate import check_disjoint
@@ -88,7 +90,7 @@ def effects(stage: Stage) -> None:
     """`leakage.csv` and `side_effects.csv`: what else an edit of one achieved deviation changes."""
     files, plan = stage.files, stage.plan
     path = files.judged("side_effects.csv")
-    about = stage.stamped("effects", _judged(stage), _inputs(stage) | _oracle_file(stage))
+    about = _about(stage, "effects")
     if stage.is_kept("effects", path, about, [files.judged("leakage.csv"), files.judged("matched_edits.csv")]):
         return
     from vectorfind.effects import cost, leakage, measure_effects
@@ -170,10 +172,37 @@ def compare(stage: Stage) -> None:
         judge(inner)
         effects(inner)
         done.append(inner.files)
+    # What this run has judged before on the same faces is part of the verdict.
+    done += [Files(stage.files.run, setting) for setting in others(settings) if is_judged(stage, setting)]
     from vectorfind.verdict import write_verdict
 
     for path in write_verdict(stage, done):
         stage.summary.wrote(path)
+
+
+def others(settings: list[Setting]) -> list[Setting]:
+    """The settings of every method at every position that differ from these in nothing else."""
+    found, like = [], settings[0]
+    for position, name in product(POSITIONS, METHOD_NAMES):
+        for mended, conditional in product((False, True), repeat=2):
+            try:
+                wish = replace(like, method=name, position=position, mended=mended, conditional=conditional)
+            except PipelineError:
+                continue  # no such form of this method
+            if name != "imported" and wish not in settings:
+                found.append(wish)
+    return found
+
+
+def is_judged(stage: Stage, setting: Setting) -> bool:
+    """Whether this run holds a fresh judgement of a setting, side effects and all, on the faces of the stage."""
+    inner = stage.with_setting(setting)
+    if not inner.files.directions.is_file():
+        return False
+    return all(
+        is_fresh(inner.files.judged(name), **_about(inner, step))[0]
+        for step, name in (("judge", "judgement.csv"), ("effects", "side_effects.csv"))
+    )
 
 
 def sweep(stage: Stage) -> None:
@@ -191,13 +220,15 @@ def write_csv(path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _inputs(stage: Stage) -> dict:
-    """The files that a judgement rests on."""
+def _about(stage: Stage, step: str) -> dict:
+    """What a judgement (step `judge`) or its side effects (`effects`) rest on."""
     from pipeline.profile import Profile
     from vectorfind.graders import grader_files
 
     files = grader_files(Profile.load(stage.options.profile), stage.files.run, stage.plan.graders)
-    return stage.inputs(directions=stage.files.directions, **files)
+    if step == "effects":
+        files |= _oracle_file(stage)
+    return stage.stamped(step, _judged(stage), stage.inputs(directions=stage.files.directions, **files))
 
 
 def _oracle_file(stage: Stage) -> dict:
