@@ -17,7 +17,7 @@ from pipeline.tables import read_table, write_table
 from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, read_models
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
-from stylegan_modified import figures
+from stylegan_modified import figures, network_diagram
 from stylegan_modified.augment import Augment
 from stylegan_modified.carry import conditional_generator, fresh_discriminator, labelled_discriminator, split_generator
 from stylegan_modified.faces import Faces
@@ -69,7 +69,9 @@ class Ladder:
         write_table(plan.history, whole, LOG)
         self.before, self.after = self._side("before", self.base), self._side("after", average)
         losses, concept = plan.path("loss_curves_v9.png"), plan.path("concept_curve_v9.png")
-        strip = plan.path("before_after_v9.jpg")
+        strip, diagram = plan.path("before_after_v9.jpg"), plan.path("network_v9.png")
+        nets = {"generator": self.trainer.generator, "discriminator": self.trainer.discriminator}
+        network_diagram.draw(nets, diagram, "v9")
         figures.draw_losses(whole, losses)
         figures.draw_concept(whole, concept, self.before.share())
         figures.draw_before_after(self.monitor.pictures(self.base), self.monitor.pictures(average), strip)
@@ -77,6 +79,7 @@ class Ladder:
             "The same latents before (above) and after (below)": strip,
             "Concept share and diversity while training, from the base generator on": concept,
             "Losses and discriminator while training": losses,
+            "The networks, drawn from the modules": diagram,
         }
         report = plan.run.path("reports", "finetune_v9.md")
         judged = BY_ORACLE if "oracle" in plan.weights else BY_FILTERS

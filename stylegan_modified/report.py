@@ -99,8 +99,13 @@ def write_report(
         report.figure(picture, caption)
     report.heading("Monitors")
     watched = log[log["concept_share"].notna()]
-    columns = ["step", "concept_share", "concept_low", "concept_high", "diversity", "branch_share", "monitor_auroc"]
-    report.table(watched[columns], caption="on fixed latents of their own; running average of the generator")
+    columns = ["step", "concept_share", "concept_low", "concept_high", "diversity", "kid", "recall", "identity_change"]
+    columns = [name for name in (*columns, "branch_share", "monitor_auroc") if name in watched]
+    report.table(
+        watched[columns],
+        caption="on fixed latents of their own; running average of the generator. "
+        "identity_change: distance of persons from the base at equal latents, 1 is another person",
+    )
     report.write(path)
 
 
