@@ -41,6 +41,7 @@ from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.terms import OUTPUTS, GenderTerm, LabelTerm, Term
 from stylegan_modified.trainer import Trainer, has_fast_bfloat16
+from stylegan_modified.versions import Version
 from virtual_face.oracle import load_oracle
 
 # Latents of the family alone: not those of stage 1, nor those of the v9 ladder.
@@ -300,7 +301,7 @@ class Climb:
             "label regression": f"weight {rates.obey:g}" if self.trainer.terms else "none",
             "anchor of w": f"weight {rates.anchor:g}" if rates.anchor else "none",
             "guidance by the filter CNNs": f"weight {rates.guidance:g}" if rates.guidance else "none",
-            "dense0 and label matrix": "thrown away, random" if version.dropped else "carried over",
+            "dense0 and label matrix": _carried(version, self.origin),
         }  # fmt: skip
         if version.critic:
             rows["repeat rule"] = (
@@ -308,3 +309,11 @@ class Climb:
                 f"g_loss < {version.g_factor} d_loss"
             )
         return rows
+
+
+def _carried(version: Version, start: Generator) -> str:
+    if version.dropped:
+        return "thrown away, random"
+    if version.published or start.label_size or not version.conditional:
+        return "carried over"
+    return "dense0 carried over, label columns aimed along the mean slope of each score in z"
