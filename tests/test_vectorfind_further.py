@@ -84,6 +84,9 @@ def test_a_sweep_goes_on_where_it_stopped(further):
     pd.testing.assert_frame_equal(more.head(2), table)
     assert len(more) == 6 and (run / "vectorfind/sweep/corr_k_percent.png").is_file()
     assert "vectorfind_sweep" in str(Summary.printed[-1].written[-1][0])
+    further("compare", methods=("svm",))
+    verdict = (run / "reports/vectorfind.md").read_text()
+    assert "it leaks least with" in verdict and "- 100 samples: corr" in verdict and "corr_samples.png" in verdict
 
 
 def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further):

@@ -21,6 +21,7 @@ ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
 PASS_ASKED, LEAK_ASKED = 0.75, 0.15
 DUEL_FACES = 2
 SURE = 0.05
+NOTABLE = 0.1  # share by which a side effect has to grow before the verdict speaks of it
 GRIDS_MEAN = {
     "deviations": "Every face is asked for the same changes, in deviations of the score, whether it can follow or not. "
     "A closed mouth cannot close further: `most` is the mean correlation, about, of an editor that obeys to the letter "
@@ -299,12 +300,21 @@ def _many_samples(run) -> str:
     table = max(same, key=len, default=table)
     if table["samples"].nunique() < 2:
         return question + "Not measured in this run: the sweep holds one size of the SVM only."
-    first, last = table.iloc[0], table.iloc[-1]
-    trend = np.polyfit(np.log10(table["samples"]), table["drift"].astype(float), 1)[0]
+    best, last = table.loc[table["largest_leak"].idxmin()], table.iloc[-1]
+    worse = [name for name in ("drift", "pixel", "largest_leak") if last[name] > (1 + NOTABLE) * best[name]]
+    answer = "Yes" if len(worse) == 3 else "In part" if worse else "No"
+
+    def told(row) -> str:
+        corr = " / ".join(f"{row[f'{name}_corr']:.2f}" for name in EDITED)
+        return (
+            f"{row['samples']} samples: corr {corr}, identity drift {row['drift']:.3f}, pixel change outside "
+            f"{row['pixel']:.2f}, largest leak {row['largest_leak']:.2f}"
+        )
+
+    rows = "\n".join(f"- {told(row)}" for _, row in table.iterrows())
     return question + (
-        f"{'Yes' if trend > 0 else 'No'}: from {first['samples']} to {last['samples']} samples ({first['position']}, "
-        f"{first['k_percent']:g} % at either end, groups {first['groups']}) identity drift at one achieved deviation "
-        f"goes from {first['drift']:.3f} to {last['drift']:.3f} ({trend:+.3f} per tenfold), the pixel change outside "
-        f"from {first['pixel']:.2f} to {last['pixel']:.2f}, the largest leak from {first['largest_leak']:.2f} to "
-        f"{last['largest_leak']:.2f}."
+        f"{answer}. At the published settings ({last['position']}, {last['k_percent']:g} % at either end, groups "
+        f"{last['groups']}) it leaks least with {best['samples']} samples; with {last['samples']} "
+        f"{', '.join(worse) if worse else 'nothing'} is more than {NOTABLE:.0%} worse (per achieved deviation):"
+        f"\n\n{rows}"
     )
