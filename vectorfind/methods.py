@@ -126,14 +126,16 @@ def fit_ridge(
     """
     columns = [PROPERTIES.index(name) for name in properties]
     measured = np.isfinite(scores[:, columns]).all(axis=1)
-    scatters = {}
+    targets = {}
     for group in names:
         rows = np.flatnonzero((groups == group) & measured)
         if len(rows):
-            targets = scores[np.ix_(rows, columns)].astype(np.float64)
-            scatters[group] = _scatter(codes, normal_ranks(targets) if options.ranks else targets, rows)
-        if progress is not None:
-            progress(len(properties))
+            values = scores[np.ix_(rows, columns)].astype(np.float64)
+            values = normal_ranks(values) if options.ranks else values
+            targets[group] = rows, values - values.mean(0)
+    scatters = _scatters(codes, targets)
+    if progress is not None:
+        progress(len(properties) * len(names))
     total = _Scatter.sum(scatters.values())
     spread = np.sqrt(np.diag(total.xx) / total.count)
     spread = np.maximum(spread, 1e-6 * spread.max())
@@ -202,16 +204,29 @@ class _Scatter:
         return 1 - self.residual(weights).yy / np.maximum(self.yy, 1e-12)
 
 
-def _scatter(codes, targets: np.ndarray, rows: np.ndarray, chunk: int = 4096) -> _Scatter:
-    parts = [rows[i : i + chunk] for i in range(0, len(rows), chunk)]
-    mean = sum(codes[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
-    y = targets - targets.mean(0)
-    xx, xy = 0.0, 0.0
-    for i, part in enumerate(parts):
-        x = codes[part] - mean
-        xx = xx + x.T @ x
-        xy = xy + x.T @ y[i * chunk : i * chunk + len(part)]
-    return _Scatter(len(rows), xx, xy, (y**2).sum(0))
+def _scatters(codes, targets: dict, chunk: int = 4096) -> dict[str, _Scatter]:
+    """The sums of every group in one pass over the codes; targets: group -> (rows in order, centred values [n, P]).
+
+    Products of a chunk are taken in float32, less a mean that is near enough to lose no digits; the sums over chunks,
+    and what that mean is wrong by for the group, in float64.
+    """
+    near = np.asarray(codes[:chunk], np.float32).mean(0)
+    dim, found = len(near), {}
+    for group, (rows, y) in targets.items():
+        found[group] = _Scatter(len(rows), np.zeros((dim, dim)), np.zeros((dim, y.shape[1])), (y**2).sum(0))
+    sums = {group: np.zeros(dim) for group in targets}
+    for start in range(0, len(codes), chunk):
+        block = np.asarray(codes[start : start + chunk], np.float32) - near
+        for group, (rows, y) in targets.items():
+            first, last = np.searchsorted(rows, (start, start + chunk))
+            x = block[rows[first:last] - start]
+            found[group].xx += x.T @ x
+            found[group].xy += x.T @ y[first:last].astype(np.float32)
+            sums[group] += x.sum(0, dtype=np.float64)
+    for group, scatter in found.items():
+        # The targets are centred, so xy needs no correction.
+        scatter.xx -= np.outer(sums[group], sums[group]) / scatter.count
+    return found
 
 
 def _ridge(scatter: _Scatter, penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
