@@ -48,7 +48,7 @@ def find_directions(
     fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
     fits = fit(codes, scores, groups, names, EDITED, options, progress)
     if setting.conditional:
-        fits = _conditional(fits, codes, scores, groups, names, setting, options)
+        fits = conditional_fits(fits, codes, scores, groups, names, setting, options)
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
     sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
     found = calibrate(bench, codes, groups, names, units, EDITED, setting.position, sds, progress)
@@ -112,7 +112,7 @@ def provenance_of(bench: Bench, pool: Pool, setting: Setting, options: dict) -> 
     }
 
 
-def _conditional(fits: Fits, codes, scores, groups, names, setting: Setting, options: MethodOptions) -> Fits:
+def conditional_fits(fits: Fits, codes, scores, groups, names, setting: Setting, options: MethodOptions) -> Fits:
     """Directions that leave the other two properties, hair and background alone (all linear, as the pool says)."""
     from vectorfind.closed_loop import code_factor
 
