@@ -84,6 +84,10 @@ def test_a_sweep_goes_on_where_it_stopped(further):
     pd.testing.assert_frame_equal(more.head(2), table)
     assert len(more) == 6 and (run / "vectorfind/sweep/corr_k_percent.png").is_file()
     assert "vectorfind_sweep" in str(Summary.printed[-1].written[-1][0])
+    # Names of groups that look like numbers are found again.
+    for _ in range(2):
+        further("sweep", methods=("ridge",), sizes=(200,), groupings=("8",))
+    assert len(pd.read_csv(run / "vectorfind/sweep/sweep.csv")) == 7
     further("compare", methods=("svm",))
     verdict = (run / "reports/vectorfind.md").read_text()
     assert "it leaks least with" in verdict and "- 100 samples: corr" in verdict and "corr_samples.png" in verdict

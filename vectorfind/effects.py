@@ -185,13 +185,13 @@ def cost(effects: Effects) -> pd.DataFrame:
     return pd.DataFrame(rows).round(DIGITS)
 
 
-def largest_leak(table: pd.DataFrame, grader: str) -> tuple[str, float]:
-    """The other score that moves most by a grader, and its signed change per deviation: ("eyes > hair_length", .12)."""
-    others = table[table["column"].str.startswith(f"{grader} ") & ~table["intended"]]
-    if others["signed"].notna().sum() == 0:
+def largest_leak(table: pd.DataFrame) -> tuple[str, float]:
+    """What is dragged along most, and its mean signed change per deviation: ("eyes > second hairstyle", .12)."""
+    others = table[~table["intended"] & table["signed"].notna()]
+    if not len(others):
         return "-", float("nan")
     worst = others.loc[others["signed"].abs().idxmax()]
-    return f"{worst['property']} > {worst['column'].split(' ')[-1]}", float(worst["signed"])
+    return f"{worst['property']} > {worst['column']}", float(worst["signed"])
 
 
 def outside_change(before: np.ndarray, after: np.ndarray, name: str) -> np.ndarray:

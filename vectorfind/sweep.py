@@ -35,7 +35,8 @@ def run_sweep(stage) -> list[Path]:
     path = folder / "sweep.csv"
     wish = {"faces": plan.faces, "first_seed": plan.test_seeds.start, "cuts": options.cuts}
     about = stage.stamped("sweep", wish, stage.inputs(**sweep_files(stage)))
-    table = pd.read_csv(path) if is_fresh(path, **about)[0] and not options.force else pd.DataFrame(columns=KEY)
+    is_kept = is_fresh(path, **about)[0] and not options.force
+    table = read_sweep(path) if is_kept else pd.DataFrame(columns=KEY)
     sizes, shares = options.sizes or (plan.rows,), options.k_percents or (plan.k_percent,)
     wishes = [
         (n, k, position, method, groups)
@@ -90,10 +91,16 @@ def _measure(stage, finder, oracle, samples: int, k_percent: float, position: st
     found = measure_effects(stage.bench, editor, grouping, seeds[:EFFECT_FACES], finder, oracle)
     costs = cost(found)
     row |= {what: float(costs[what].mean()) for what in ("drift", "pixel", "matched")}
-    row["largest_leak"] = abs(largest_leak(leakage(found), FINDER)[1])
+    leaks = leakage(found)
+    row["largest_leak"] = abs(largest_leak(leaks[leaks["column"].str.startswith(f"{FINDER} ")])[1])
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} | {
         "seconds": round(seconds, 2)
     }
+
+
+def read_sweep(path: Path) -> pd.DataFrame:
+    """`sweep.csv`; groups are names, though some look like numbers."""
+    return pd.read_csv(path, dtype={"groups": str})
 
 
 def sweep_figures(run: Run) -> list[Path]:

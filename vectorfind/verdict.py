@@ -9,12 +9,13 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.report import Report
+from vectorfind.effects import largest_leak
 from vectorfind.graders import FINDER, GRADERS
 from vectorfind.names import EDITED
 from vectorfind.protocol import compare
 from vectorfind.reach import MET_WITHIN
 from vectorfind.setting import Files
-from vectorfind.sweep import sweep_figures
+from vectorfind.sweep import read_sweep, sweep_figures
 
 # What the project asks of its best method: mean signed correlations, share of passes, deviations per deviation.
 ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
@@ -59,7 +60,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     draw_passes(passes, judged)
     rivals = list(dict.fromkeys((reference, best)))
     strips = folder / "strips.jpg"
-    editors = [stage.with_setting(files.setting).open_directions() for name in rivals for files in _named(done, name)]
+    settings = {files.setting.name: files.setting for files in done}
+    editors = [stage.with_setting(settings[name]).open_directions() for name in rivals]
     draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
     report = Report("VectorFind: the verdict")
     for note in stage.plan.models.notes:
@@ -109,10 +111,6 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"group_name": str})
 
 
-def _named(done: list[Files], name: str) -> list[Files]:
-    return [files for files in done if files.setting.name == name]
-
-
 def _strictest(judged: pd.DataFrame) -> str:
     """The grader whose word counts most: one that did not find the directions, where there is one."""
     there = set(judged["grader"])
@@ -155,7 +153,7 @@ def _targets(judged: pd.DataFrame, leaks: dict, best: str, reference: str) -> pd
         values = [float(table.loc[(grader, EDITED[0]), f"pass_{version}"]) for table in tables]
         add(f"share that passes {version}, {grader}", f">= {PASS_ASKED}", values, values[0] >= PASS_ASKED)
     for what, which in (("score, any grader", _scores_of), ("head or person, oracle", _person_of)):
-        found = [_worst(which(leaks[name])) for name in (best, reference)]
+        found = [largest_leak(which(leaks[name])) for name in (best, reference)]
         if np.isfinite(found[0][1]):
             values = [abs(size) for _, size in found]
             add(f"leak to a {what} ({found[0][0]})", f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
@@ -192,15 +190,6 @@ def _in_own_units(table: pd.DataFrame, units: dict[str, float]) -> str:
     )
 
 
-def _worst(table: pd.DataFrame) -> tuple[str, float]:
-    """What is dragged along most, and its mean signed change per deviation: ("eyes > second hairstyle", .12)."""
-    others = table[~table["intended"] & table["signed"].notna()]
-    if not len(others):
-        return "-", float("nan")
-    worst = others.loc[others["signed"].abs().idxmax()]
-    return f"{worst['property']} > {worst['column']}", float(worst["signed"])
-
-
 def _scores_of(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["column"].str.contains(" ")]
 
@@ -230,7 +219,7 @@ def _costs(leaks: dict, costs: dict) -> pd.DataFrame:
         row = {"method": name, "matched": table["matched"].mean(), "drift": table["drift"].mean()}
         row["pixel"] = table["pixel"].mean()
         for what, which in (("score", _scores_of), ("person", _person_of)):
-            where, row[f"leak to a {what}"] = _worst(which(leaks[name]))
+            where, row[f"leak to a {what}"] = largest_leak(which(leaks[name]))
             row[f"{what} that leaks most"] = where
         rows.append(row)
     return pd.DataFrame(rows)
@@ -293,7 +282,7 @@ def _many_samples(run) -> str:
     path = run.path("vectorfind", "sweep", "sweep.csv")
     if not path.is_file():
         return question + "Not measured in this run: `run_vectorfind.py sweep --methods svm --sizes 1000 4000 …` does."
-    table = pd.read_csv(path)
+    table = read_sweep(path)
     table = table[table["method"] == "svm"]
     # Of the settings that were swept, the one with most sizes: sizes are compared with all else equal.
     same = [part.sort_values("samples") for _, part in table.groupby(["k_percent", "position", "groups"])]
