@@ -21,12 +21,12 @@ from pipeline.images import read_image
 from pipeline.profile import Profile
 from pipeline.run import Run
 from vectorfind.bench import Bench
-from vectorfind.finding import conditional_fits, find_directions
+from vectorfind.finding import find_directions, find_fits
 from vectorfind.grid import GRIDS
 from vectorfind.groups import Grouping
-from vectorfind.methods import MethodOptions, fit_ridge, fit_svm
+from vectorfind.methods import MethodOptions
 from vectorfind.models import locate, open_bench
-from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.names import PROPERTIES
 from vectorfind.pool import Pool, plan_for, sample_pool
 from vectorfind.setting import Setting
 
@@ -64,6 +64,7 @@ def run(options: Options) -> None:
     """Print one table."""
     models = locate(Profile.load(options.profile), Run(options.run), options.generator)
     bench = open_bench(models, options.device, options.batch)
+    published_pool(bench, range(SUB_BATCH))  # the first pictures pay for what is loaded only once
     {"pool": time_pool, "directions": time_directions, "test": time_test}[options.what](bench, options)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
@@ -98,13 +99,9 @@ def time_directions(bench: Bench, options: Options) -> None:
         groups = grouping.assign(head.scores)
         known = (head.codes(options.position), head.scores, groups, grouping.names)
         for name in times:
-            fit = fit_svm if name == "svm" else fit_ridge
-            wish = MethodOptions(ranks=name == "ridge_mended_conditional")
+            setting = Setting.named(name, options.position, options.groups)
             clock = time.perf_counter()
-            fits = fit(*known, EDITED, wish)
-            if wish.ranks:
-                setting = Setting("ridge", options.position, options.groups, conditional=True, mended=True)
-                conditional_fits(fits, *known, setting, wish)
+            find_fits(*known, setting, MethodOptions(ranks=setting.method == "ridge" and setting.mended))
             times[name].append(time.perf_counter() - clock)
         slow = times["svm"][-1]
         told = ", ".join(f"{name} {spent[-1]:.1f} s ({slow / spent[-1]:.1f} x)" for name, spent in times.items())

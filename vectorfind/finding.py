@@ -45,10 +45,7 @@ def find_directions(
     """
     codes, scores = pool.codes(setting.position), pool.scores
     groups, names = grouping.assign(scores), grouping.names
-    fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
-    fits = fit(codes, scores, groups, names, EDITED, options, progress)
-    if setting.conditional:
-        fits = conditional_fits(fits, codes, scores, groups, names, setting, options)
+    fits = find_fits(codes, scores, groups, names, setting, options, progress)
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
     sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
     found = calibrate(bench, codes, groups, names, units, EDITED, setting.position, sds, progress)
@@ -112,13 +109,36 @@ def provenance_of(bench: Bench, pool: Pool, setting: Setting, options: dict) -> 
     }
 
 
-def conditional_fits(fits: Fits, codes, scores, groups, names, setting: Setting, options: MethodOptions) -> Fits:
-    """Directions that leave the other two properties, hair and background alone (all linear, as the pool says)."""
+def find_fits(
+    codes,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    names,
+    setting: Setting,
+    options: MethodOptions,
+    progress: Callable[[int], None] | None = None,
+) -> Fits:
+    """Fits of the edited properties in every group by the setting's method.
+
+    A conditional setting leaves the other two properties, hair and background alone (all linear, as the pool says).
+    """
+    fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
+    if not setting.conditional:
+        return fit(codes, scores, groups, names, EDITED, options, progress)
     from vectorfind.closed_loop import code_factor
 
+    if setting.method == "ridge":
+        # One pass over the pool serves what is edited and what is kept.
+        every = fit_ridge(codes, scores, groups, names, PROPERTIES, options)
+        if progress is not None:
+            progress(len(EDITED) * len(names))
+    else:
+        every = fit(codes, scores, groups, names, EDITED, options, progress)
+        every |= fit_ridge(codes, scores, groups, names, KEPT, options)
+    fits, kept = ({key: found for key, found in every.items() if key[0] in some} for some in (EDITED, KEPT))
     factor = code_factor(codes, setting.position) if setting.mended else None
     covariance = None if factor is None else (factor @ factor.T).astype(np.float64)
-    return project_off(fits, fit_ridge(codes, scores, groups, names, KEPT, options), covariance)
+    return project_off(fits, kept, covariance)
 
 
 def _kept_normals(codes: np.ndarray, scores: np.ndarray, options: MethodOptions) -> np.ndarray:

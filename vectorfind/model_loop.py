@@ -8,9 +8,11 @@ image. What it gets wrong is measured at the end of the walk and asked for again
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vectorfind.bench import Bench
 from vectorfind.closed_loop import (
@@ -22,10 +24,9 @@ from vectorfind.closed_loop import (
     Walk,
     read_loop,
     save_loop,
-    shortest_steps,
 )
 from vectorfind.names import PROPERTIES
-from vectorfind.score_model import FLOOR_WIDTH, ScoreModel
+from vectorfind.score_model import FLOOR_WIDTH, EditModel, ScoreModel
 
 # As in the closed loop: next to nothing, so that a score at its floor cannot call for leaps.
 FIRM = 0.02
@@ -114,16 +115,25 @@ class ModelLoop(ClosedLoop):
 
         goal [N, R]: what the model should tell there.
         """
-        options, edited = self.options, np.isin(np.arange(goal.shape[1]), EDITED_COLUMNS)
-        most = np.where(edited, options.step, options.led_back)
-        for _ in range(options.steps):
-            here = codes + moved @ self.factor.T
-            slopes = self.model.jacobian(here) @ self.factor
-            wish = np.clip(goal - self.model.tell(here), -most, most)
-            damping = np.where(edited, FIRM, options.softness * (slopes**2).sum(2) + 1e-3)
-            change = _within(shortest_steps(slopes, wish, damping), options.stride)
-            moved = _within(moved + change, options.furthest)
-        return moved
+        options, edits = self.options, self._edits
+        edited = torch.from_numpy(np.isin(np.arange(goal.shape[1]), EDITED_COLUMNS)).to(edits.device)
+        most = edits.tensor(np.where(edited.cpu(), options.step, options.led_back))
+        with torch.inference_mode():
+            start, wanted, place = edits.start(codes), edits.tensor(goal), edits.tensor(moved)
+            for _ in range(options.steps):
+                told, through = edits.read(start, place)
+                gram = edits.gram(through).double()
+                squares = gram.diagonal(dim1=1, dim2=2)
+                damping = torch.where(edited, FIRM, options.softness * squares + 1e-3)
+                wish = torch.maximum(torch.minimum(wanted - told, most), -most)
+                amounts = torch.linalg.solve(gram + torch.diag_embed(damping), wish.double())
+                change = _within(edits.along(through, amounts.float()), options.stride)
+                place = _within(place + change, options.furthest)
+        return place.cpu().numpy()
+
+    @cached_property
+    def _edits(self) -> EditModel:
+        return EditModel(self.model, self.factor, self.bench.device)
 
     def save(self, path) -> None:
         """Write the model and what the pool taught as one .npz."""
@@ -142,7 +152,6 @@ def _misses(target: np.ndarray, now: np.ndarray, floors: np.ndarray) -> np.ndarr
     return np.abs(np.maximum(target, floors) - np.maximum(now, floors))[:, EDITED_COLUMNS]
 
 
-def _within(steps: np.ndarray, longest: float) -> np.ndarray:
+def _within(steps: torch.Tensor, longest: float) -> torch.Tensor:
     """Steps [N, D] shortened to at most `longest`."""
-    length = np.linalg.norm(steps, axis=1, keepdims=True)
-    return steps * np.minimum(1, longest / np.maximum(length, 1e-9))
+    return steps * (longest / steps.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)

@@ -43,13 +43,6 @@ class ScoreNetwork(nn.Module):
         bent = nn.functional.silu(self.second(nn.functional.silu(self.first(x))))
         return self.last(bent) + self.straight(x)
 
-    def jacobian(self, x: torch.Tensor) -> torch.Tensor:
-        """Slopes [N, R, D] at standardised codes [N, D]."""
-        a = self.first(x)
-        b = self.second(nn.functional.silu(a))
-        through = (self.last.weight * _slope(b)[:, None]) @ self.second.weight
-        return (through * _slope(a)[:, None]) @ self.first.weight + self.straight.weight
-
 
 @dataclass
 class ScoreModel:
@@ -115,13 +108,6 @@ class ScoreModel:
         with torch.no_grad():
             return self.network(torch.from_numpy(_standardised(codes, self.mean, self.spread))).numpy()
 
-    def jacobian(self, codes: np.ndarray) -> np.ndarray:
-        """Slopes float32 [N, R, D] of all readings (deviations per unit of the code) at codes [N, D]."""
-        with torch.no_grad():
-            slopes = self.network.jacobian(torch.from_numpy(_standardised(codes, self.mean, self.spread))).numpy()
-        alive = self.spread > 0
-        return slopes * np.where(alive, 1 / np.where(alive, self.spread, 1), 0).astype(np.float32)
-
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as arrays whose names begin with `model_`."""
         named = {f"model_{name}": value.numpy() for name, value in self.network.state_dict().items()}
@@ -135,6 +121,58 @@ class ScoreModel:
         network = ScoreNetwork(len(known["mean"]), len(known["held_r"]))
         network.load_state_dict({name: torch.from_numpy(value) for name, value in named.items()})
         return cls(network.eval().requires_grad_(False), **known)
+
+
+class EditModel:
+    """A ScoreModel as a function of edits: `moved` [N, D] leads from a code to code + moved @ factor.T.
+
+    All tensors are on `device`. Only the two linear maps at the front meet the code, `first` [H, D] and `straight`
+    [R, D], so the slopes [N, R, D] need never be formed: they are through [N, R, H] @ first + straight, and all that a
+    shortest step wants of them are their products with each other.
+    """
+
+    def __init__(self, model: ScoreModel, factor: np.ndarray, device: torch.device | str = "cpu"):
+        self.model, self.device = model, torch.device(device)
+        network = model.network
+        alive = model.spread > 0
+        lift = self.tensor(factor * np.where(alive, 1 / np.where(alive, model.spread, 1), 0)[:, None])
+        weights = (network.first.weight, network.straight.weight, network.second.weight, network.last.weight)
+        first, straight, self.second, self.last = (weight.to(self.device) for weight in weights)
+        self.first, self.straight = first @ lift, straight @ lift
+        self.biases = [layer.bias.to(self.device) for layer in (network.second, network.last)]
+        self.first_first, self.first_straight = self.first @ self.first.T, self.first @ self.straight.T
+        self.straight_straight = self.straight @ self.straight.T
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """A float32 copy on the device."""
+        return torch.from_numpy(np.array(array, np.float32)).to(self.device)
+
+    def start(self, codes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the front sees of codes [N, D] before any edit: hidden [N, H] and straight [N, R]."""
+        x = torch.from_numpy(_standardised(codes, self.model.mean, self.model.spread))
+        return self.model.network.first(x).to(self.device), self.model.network.straight(x).to(self.device)
+
+    def read(self, start: tuple[torch.Tensor, torch.Tensor], moved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Readings [N, R] in deviations at the end of edits [N, D], and `through` [N, R, H]."""
+        a = start[0] + moved @ self.first.T
+        b = nn.functional.linear(nn.functional.silu(a), self.second, self.biases[0])
+        told = nn.functional.linear(nn.functional.silu(b), self.last, self.biases[1])
+        told = told + start[1] + moved @ self.straight.T
+        return told, ((self.last * _slope(b)[:, None]) @ self.second) * _slope(a)[:, None]
+
+    def gram(self, through: torch.Tensor) -> torch.Tensor:
+        """Products [N, R, R] of the slopes with each other."""
+        mixed = through @ self.first_straight
+        return (
+            through @ self.first_first @ through.transpose(1, 2)
+            + mixed
+            + mixed.transpose(1, 2)
+            + (self.straight_straight)
+        )
+
+    def along(self, through: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
+        """Sums [N, D] of the slopes, amounts [N, R] of each."""
+        return (amounts[:, None] @ through)[:, 0] @ self.first + amounts @ self.straight
 
 
 def _loss(told: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
