@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from vectorfind.graders import FINDER, GRADERS
 from vectorfind.names import EDITED
 from vectorfind.protocol import compare
 from vectorfind.reach import MET_WITHIN
-from vectorfind.setting import Files
+from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures
 
 # What the project asks of its best method: mean signed correlations, share of passes, deviations per deviation.
@@ -67,9 +68,12 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
     report.text(_verdict(stage, judged, best))
-    report.table(_targets(judged, leaks, best, reference), "Asked of the best method, and measured")
-    report.text(_in_own_units(leaks[best], person_units(stage)))
+    units, fitted = person_units(stage), _within_reach(stage, settings[best])
+    report.table(_targets(judged, leaks, best, reference, units, fitted), "Asked of the best method, and measured")
+    report.text(_in_own_units(leaks[best], units))
     report.text(GRIDS_MEAN[grid])
+    if fitted is not None:
+        report.text(f"Last column but one: the same method on `--grid reachable`. {GRIDS_MEAN['reachable']}")
     report.figure(
         strips,
         f"The first {DUEL_FACES} faces of the test, each property moved alone, by {' (left) and '.join(rivals)}"
@@ -129,64 +133,129 @@ def _verdict(stage, judged: pd.DataFrame, best: str) -> str:
     )
 
 
-def _targets(judged: pd.DataFrame, leaks: dict, best: str, reference: str) -> pd.DataFrame:
-    """What is asked of the best method, what it reaches, and what the reference reaches."""
+def _within_reach(stage, setting: Setting) -> pd.DataFrame | None:
+    """The judgement of a setting on the grid that asks no face for more than it can, where this run holds one."""
+    from vectorfind.further import is_judged
+
+    wish = replace(setting, grid="reachable")
+    if setting.grid != "deviations" or not is_judged(stage.with_setting(wish), wish):
+        return None
+    return _read(Files(stage.files.run, wish).judged("judgement.csv"))
+
+
+def _targets(
+    judged: pd.DataFrame, leaks: dict, best: str, reference: str, units: pd.DataFrame, fitted: pd.DataFrame | None
+) -> pd.DataFrame:
+    """What is asked of the best method, what it reaches, and what the reference reaches.
+
+    fitted: judgement of the best method on the reachable grid, or None.
+    """
     rows = []
 
-    def add(what: str, wish: str, values: list[float], is_met: bool, most: str = "-") -> None:
+    def add(what: str, wish: str, values: list[float], is_met: bool, most: str = "-", within: float = np.nan) -> None:
         measured = [f"{value:.3f}" for value in values]
-        rows.append(
-            {"asked": what, "at": wish, best: measured[0], reference: measured[1], "most": most}
-            | {"": "met" if is_met else "MISSED"}
-        )
+        row = {"asked": what, "at": wish, best: measured[0], reference: measured[1], "most": most}
+        row |= {} if fitted is None else {"within reach": f"{within:.3f}" if np.isfinite(within) else "-"}
+        rows.append(row | {"": "met" if is_met else "MISSED"})
 
     tables = [judged[judged["method"] == name].set_index(["grader", "property"]) for name in (best, reference)]
+    other = None if fitted is None else fitted.set_index(["grader", "property"])
+
+    def within(grader: str, name: str, column: str) -> float:
+        return (
+            np.nan if other is None or (grader, name) not in other.index else float(other.loc[(grader, name), column])
+        )
+
     for grader, bars in ASKED.items():
         if grader not in set(judged["grader"]):
             continue
         for name, bar in zip(EDITED, bars, strict=True):
             values = [table.loc[(grader, name), "corr"] for table in tables]
-            most = tables[0].loc[(grader, name), "most"]
-            add(f"corr of {name}, {grader}", f">= {bar:.2f}", values, values[0] >= bar, f"{most:.3f}")
+            most = f"{tables[0].loc[(grader, name), 'most']:.3f}"
+            add(
+                f"corr of {name}, {grader}",
+                f">= {bar:.2f}",
+                values,
+                values[0] >= bar,
+                most,
+                within(grader, name, "corr"),
+            )
     grader = _strictest(judged)
     for version in ("v8", "v7"):
-        values = [float(table.loc[(grader, EDITED[0]), f"pass_{version}"]) for table in tables]
-        add(f"share that passes {version}, {grader}", f">= {PASS_ASKED}", values, values[0] >= PASS_ASKED)
-    for what, which in (("score, any grader", _scores_of), ("head or person, oracle", _person_of)):
+        column = f"pass_{version}"
+        values = [float(table.loc[(grader, EDITED[0]), column]) for table in tables]
+        share = within(grader, EDITED[0], column)
+        add(f"share that passes {version}, {grader}", f">= {PASS_ASKED}", values, values[0] >= PASS_ASKED, within=share)
+    parts = {"score, any grader": _scores_of, "head or person, oracle": _person_of}
+    if len(units):
+        parts["head or person, in deviations of all faces"] = lambda table: _in_units_of_all(_person_of(table), units)
+    for what, which in parts.items():
         found = [largest_leak(which(leaks[name])) for name in (best, reference)]
         if np.isfinite(found[0][1]):
             values = [abs(size) for _, size in found]
             add(f"leak to a {what} ({found[0][0]})", f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
     values = [float(table["reversed"].max()) for table in tables]
-    add("reversed faces, any grader and property", "0", values, values[0] == 0)
+    turned = np.nan if fitted is None else float(fitted["reversed"].max())
+    add("reversed faces, any grader and property", "0", values, values[0] == 0, within=turned)
     return pd.DataFrame(rows)
 
 
-def person_units(stage) -> dict[str, float]:
-    """The deviation of each oracle attribute among the test's unedited faces, in the attribute's own unit."""
+def person_units(stage) -> pd.DataFrame:
+    """Deviations of what the oracle reads, in its own units: a row per attribute.
+
+    persona: among the test's unedited faces; all: among faces of the same seeds by the profile's base generator, people
+    of every kind. Empty in a world without an oracle.
+    """
+    from pipeline.command import resolve_device
+    from pipeline.profile import Profile
+    from stylegan.checkpoint import load_generator
+    from stylegan.sampling import sample
     from vectorfind.effects import ORACLE_ATTRIBUTES
     from vectorfind.further import open_judge
 
-    judge, bench = open_judge(stage), stage.bench
+    judge, bench, seeds = open_judge(stage), stage.bench, list(stage.plan.test_seeds)
     if judge is None:
-        return {}
-    codes = bench.encode(bench.latents(stage.plan.test_seeds), "w")
-    parts = [judge.read(bench.images(codes[k : k + bench.batch], "w"))[0] for k in range(0, len(codes), bench.batch)]
-    return dict(zip(ORACLE_ATTRIBUTES, np.concatenate(parts).std(0, ddof=1), strict=True))
+        return pd.DataFrame()
+    codes = bench.encode(bench.latents(seeds), "w")
+    parts = [codes[start : start + bench.batch] for start in range(0, len(codes), bench.batch)]
+    device = resolve_device(stage.options.device)
+    everyone = load_generator(Profile.load(stage.options.profile).weight("generator"), device)
+    faces = {
+        "persona": (bench.images(part, "w") for part in parts),
+        "all": (images for _, _, images in sample(everyone, seeds, bench.batch, device)),
+    }
+    spreads = {name: np.concatenate([judge.read(i)[0] for i in some]).std(0, ddof=1) for name, some in faces.items()}
+    return pd.DataFrame(spreads, index=list(ORACLE_ATTRIBUTES))
 
 
-def _in_own_units(table: pd.DataFrame, units: dict[str, float]) -> str:
+def _in_units_of_all(table: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(signed=table["signed"] * table["column"].map(units["persona"] / units["all"]))
+
+
+def _in_own_units(table: pd.DataFrame, units: pd.DataFrame) -> str:
     """The largest changes of the person in the oracle's own units: a deviation of what never varies is little."""
     person = _person_of(table)
     person = person[~person["intended"] & person["column"].isin(("gender", "age", "quality", "glasses"))]
-    if not units or not len(person):
+    if not len(units) or not len(person):
         return ""
     told = []
     for column, part in person.groupby("column", sort=False):
         worst = part.loc[part["signed"].abs().idxmax()]
-        told.append(f"{column} {worst['signed'] * units[column]:+.3f} ({worst['signed']:+.2f} deviations)")
-    return "What the best method drags along of the person, per deviation, on the oracle's scales from 0 to 1: " + (
-        ", ".join(told) + ". The persona hardly varies in these, so that a deviation is small."
+        own = worst["signed"] * units.loc[column, "persona"]
+        told.append(f"{column} {own:+.3f} ({worst['signed']:+.2f} deviations)")
+    return (
+        "What the best method drags along of the person, per deviation, on the oracle's scales from 0 to 1: "
+        + (
+            ", ".join(told)
+            + ". The persona hardly varies in these, so that a deviation of hers is small; among all faces "
+            "of the base generator the deviations are "
+        )
+        + ", ".join(
+            f"{name} {units.loc[name, 'all']:.2f} (hers {units.loc[name, 'persona']:.3f})"
+            for name in units.index
+            if name in set(person["column"])
+        )
+        + "."
     )
 
 
