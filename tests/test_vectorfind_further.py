@@ -11,7 +11,9 @@ import vectorfind.stage
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from vectorfind.directions import read_vectors, write_vector
+from vectorfind.names import EDITED
 from vectorfind.selection import noise_of
+from vectorfind.verdict import _targets
 
 
 @pytest.fixture
@@ -74,6 +76,41 @@ def test_one_command_compares_methods_and_writes_the_verdict(further):
         assert (run / "reports/vectorfind" / figure).stat().st_size > 0
 
 
+def test_the_verdict_shows_the_other_grid_and_the_person_on_the_scale_of_all(further):
+    further("compare", methods=("closed_loop",), grid="reachable")
+    run = further("compare", methods=("svm", "closed_loop"))
+    lines = (run / "reports/vectorfind.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| asked |"))
+    assert "| within reach |" in header and "| within reach |" not in (
+        (run / "reports/vectorfind_reachable_grid.md").read_text()
+    )
+    reversed_row = next(line for line in lines if line.startswith("| reversed faces"))
+    assert reversed_row.endswith("| 0.000 | met |")
+
+
+def test_leaks_on_the_scale_of_all_faces():
+    leaks = pd.DataFrame(
+        {
+            "property": ["eyes", "eyes", "eyes"],
+            "column": ["finder eyes", "finder mouth", "glasses"],
+            "signed": [1.0, 0.1, -0.5],
+            "intended": [True, False, False],
+        }
+    )
+    units = pd.DataFrame({"persona": [0.02], "all": [0.2]}, index=["glasses"])
+    judged = pd.DataFrame(
+        [
+            {"method": "a", "grader": "finder", "property": name, "corr": 0.9, "most": 1.0}
+            | {"pass_v7": 0.5, "pass_v8": 0.8, "reversed": 0.0}
+            for name in EDITED
+        ]
+    )
+    table = _targets(judged, {"a": leaks}, "a", "a", units, None).set_index("asked")
+    assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
+    row = table.loc["leak to a head or person, in deviations of all faces (eyes > glasses)"]
+    assert row[["a", ""]].tolist() == ["0.050", "met"]
+
+
 def test_a_sweep_goes_on_where_it_stopped(further):
     run = further("sweep", methods=("ridge",), sizes=(100, 200))
     table = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
@@ -104,6 +141,10 @@ def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further):
     assert all(any((row == seed).all() for seed in seeds) for row in latents)
     assert "pass again by every grader" in (folder / "final_OhLoRA_info.md").read_text()
     assert (folder / "sheet_mouth.jpg").is_file()
+    rates = pd.read_csv(folder / "confirmed.csv")
+    assert rates["grader"].tolist() == ["finder"] and rates["confirmed"].iloc[0] == len(groups)
+    further("compare", methods=("closed_loop",))
+    assert "Faces that closed_loop_w_ungrouped is kept for" in (run / "reports/vectorfind.md").read_text()
 
 
 def test_other_noise_is_lent_and_given_back(tiny_generator):

@@ -24,6 +24,7 @@ from vectorfind.grid import grid_named
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED
 from vectorfind.protocol import passed, run_graded
+from vectorfind.setting import Files
 
 CHOOSING, CONFIRMING = 1, 2
 SHEET_FACES = 12
@@ -77,14 +78,22 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
     return chosen.round(4), pd.DataFrame(rates)
 
 
+def rates_of(files: Files) -> Path:
+    """Where `select` leaves how many of the chosen faces each grader confirmed."""
+    return files.run.path("vectorfind", "selection", files.setting.name, "confirmed.csv")
+
+
 def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataFrame) -> list[Path]:
-    """`ohlora_z_vectors.csv`, `ohlora_{position}_group_names.csv`, sheets and `final_OhLoRA_info.md`; returns paths.
+    """`ohlora_z_vectors.csv`, `ohlora_{position}_group_names.csv`, rates, sheets, `final_OhLoRA_info.md`: paths.
 
     Rows are the chosen faces that every grader confirmed, numbered from 0. Latents keep every bit of their float32.
     """
     from vectorfind.figures import draw_strips
 
-    folder = stage.files.run.path("vectorfind", "selection", stage.files.setting.name)
+    rate_file = rates_of(stage.files)
+    folder = rate_file.parent
+    with atomic(rate_file) as temporary:
+        rates.to_csv(temporary, index=False, lineterminator="\n")
     final = chosen[chosen["confirmed"]].reset_index(drop=True)
     z = stage.bench.latents(final["seed"]) if len(final) else np.zeros((0, stage.bench.generator.z_dim), np.float32)
     latents, groups = folder / "ohlora_z_vectors.csv", folder / f"ohlora_{editor.position}_group_names.csv"
@@ -98,7 +107,7 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
         f"generator. Method: {stage.files.setting.name}."
     )
     report.table(rates, "Confirmed").table(final, "The kept faces")
-    written = [latents, groups]
+    written = [latents, groups, rate_file]
     if len(final):
         sheets = [folder / f"sheet_{name}.jpg" for name in EDITED]
         draw_strips(sheets, stage.bench, editor, Grouping(editor.grouping, editor.cuts), final["seed"][:SHEET_FACES])
