@@ -145,17 +145,21 @@ def test_directions_of_another_generator_are_refused(world, tmp_path):
     bench, _ = world
     directions, _ = found_by(world, groups="8")
     directions.save(tmp_path / "directions.npz")
-    same = DirectionSet.load(tmp_path / "directions.npz", bench.generator_hash)
+    same = DirectionSet.load(tmp_path / "directions.npz", bench)
     assert (same.units == directions.units).all() and (same.steps == directions.steps).all()
     assert same.provenance == directions.provenance and same.cuts == directions.cuts
     with pytest.raises(PipelineError, match="belongs to another generator"):
-        DirectionSet.load(tmp_path / "directions.npz", make_bench(seed=1).generator_hash)
+        DirectionSet.load(tmp_path / "directions.npz", make_bench(seed=1))
+    other = make_bench()
+    other.scorer_hash = "other"
+    with pytest.raises(PipelineError, match="belongs to another scorer"):
+        DirectionSet.load(tmp_path / "directions.npz", other)
     with pytest.raises(PipelineError, match=r"run_vectorfind\.py"):
-        DirectionSet.load(tmp_path / "absent.npz", bench.generator_hash)
+        DirectionSet.load(tmp_path / "absent.npz", bench)
     whole = (tmp_path / "directions.npz").read_bytes()
     (tmp_path / "directions.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PipelineError, match=r"directions\.npz"):
-        DirectionSet.load(tmp_path / "directions.npz", bench.generator_hash)
+        DirectionSet.load(tmp_path / "directions.npz", bench)
 
 
 def test_the_published_csv_keeps_every_bit(tmp_path):

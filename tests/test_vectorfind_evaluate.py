@@ -8,7 +8,6 @@ from vectorfind_world import gradients, make_bench
 from pipeline.errors import PipelineError
 from vectorfind.directions import DirectionSet
 from vectorfind.evaluate import (
-    PASS_V8,
     Test,
     check_disjoint,
     grid_table,
@@ -21,6 +20,7 @@ from vectorfind.evaluate import (
 from vectorfind.grid import GRIDS, alone, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.protocol import BARS
 from vectorfind.space import honest_space
 
 PUBLISHED_RESULT = [
@@ -76,19 +76,19 @@ def test_exact_directions_score_one_everywhere():
 
 
 def test_reversed_directions_fail_though_their_absolute_correlation_is_one():
-    result = result_table(edit_faces(exact_directions(make_bench(), sign=-1.0)), PASS_V8)
+    result = result_table(edit_faces(exact_directions(make_bench(), sign=-1.0)), BARS["v8"])
     assert (result["passed"] == "X").all()
     np.testing.assert_allclose(result["sum_abs_corr"], 3, atol=1e-3)
-    summary = summary_table(result, PASS_V8).set_index("property")
+    summary = summary_table(result, BARS["v8"]).set_index("property")
     assert (summary.loc[list(EDITED), "reversed"] == 1).all() and (summary["pass_share"] == 0).all()
 
 
 def test_a_score_that_never_moves_has_no_correlation_and_does_not_pass():
     measured = edit_faces()
     measured.scores[2, :, PROPERTIES.index("eyes")] = 0.3
-    result = result_table(measured, PASS_V8)
+    result = result_table(measured, BARS["v8"])
     assert result.loc[2, "passed"] == "X" and np.isnan(result.loc[2, "eyes_corr"]) and result.loc[1, "passed"] == "O"
-    assert summary_table(result, PASS_V8).loc[0, "unmeasured"] == 1
+    assert summary_table(result, BARS["v8"]).loc[0, "unmeasured"] == 1
 
 
 def test_an_edit_that_could_not_be_measured_is_left_out_of_its_face():
@@ -112,7 +112,7 @@ def test_correlation_agrees_with_pearson_on_noise():
 
 
 def test_tables_start_with_the_published_columns():
-    result = result_table(edit_faces(), PASS_V8)
+    result = result_table(edit_faces(), BARS["v8"])
     assert list(result.columns[:8]) == PUBLISHED_RESULT
     statistics = statistics_table(result)
     assert list(statistics.columns) == PUBLISHED_STATISTICS
@@ -123,9 +123,9 @@ def test_tables_start_with_the_published_columns():
 
 
 def test_same_faces_same_tables_at_any_batch_size():
-    one = result_table(edit_faces(bench=make_bench(batch=1)), PASS_V8)
-    many = result_table(edit_faces(bench=make_bench(batch=256)), PASS_V8)
-    again = result_table(edit_faces(bench=make_bench(batch=256)), PASS_V8)
+    one = result_table(edit_faces(bench=make_bench(batch=1)), BARS["v8"])
+    many = result_table(edit_faces(bench=make_bench(batch=256)), BARS["v8"])
+    again = result_table(edit_faces(bench=make_bench(batch=256)), BARS["v8"])
     pd.testing.assert_frame_equal(many, again, check_exact=True)
     pd.testing.assert_frame_equal(one, many, atol=2e-4)
 

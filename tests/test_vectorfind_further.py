@@ -130,6 +130,32 @@ def test_a_sweep_goes_on_where_it_stopped(further):
     assert "it leaks least with" in verdict and "- 100 samples: corr" in verdict and "corr_samples.png" in verdict
 
 
+def test_a_sweep_refuses_what_it_could_not_measure_before_the_first_row(further):
+    for options, message in (
+        ({"sizes": (100, 900)}, "--sizes 900: the pool has 200"),
+        ({"k_percents": (80.0,)}, "--k-percents 80"),
+        ({"methods": ("ridge", "nonsense")}, "nonsense"),
+        ({"methods": ()}, "--methods names none"),
+        ({"methods": ("imported",)}, "--vectors FOLDER"),
+        ({"vectors": "somewhere"}, "belongs to one method"),
+        ({"grid": "reachable"}, "grid of deviations only"),
+    ):
+        with pytest.raises(PipelineError, match=message):
+            further("sweep", **{"methods": ("ridge",), **options})
+    for options in ({"methods": ()}, {"methods": ("imported",)}, {"methods": ("svm",), "vectors": "somewhere"}):
+        with pytest.raises(PipelineError, match="--methods|--vectors"):
+            further("compare", **options)
+
+
+def test_a_verdict_leaves_out_what_was_found_on_another_number_of_samples(further):
+    run = further("pool", "directions", "judge", "effects", method="ridge", samples=150)
+    further("compare", methods=("svm",))
+    assert "ridge_w_ungrouped" not in (run / "reports/vectorfind.md").read_text()
+    further("directions", "judge", "effects", method="ridge")
+    further("compare", methods=("svm",))
+    assert "ridge_w_ungrouped" in (run / "reports/vectorfind.md").read_text()
+
+
 def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further):
     run = further("pool", "directions", "select", method="closed_loop")
     folder = run / "vectorfind/selection/closed_loop_w_ungrouped"
@@ -173,8 +199,14 @@ def test_published_vectors_are_used_instead_of_found_ones(further, tmp_path):
     assert any("3 of 3 vectors lower their property" in note for note in Summary.printed[-1].notes)
     imported = own / "imported/eyes_change_w_vector_all.csv"
     np.testing.assert_allclose(read_vectors(imported), read_vectors(own / imported.name), atol=1e-6)
+    # The same files are not read again, others under the same names are.
+    further("directions", vectors=str(folder))
+    assert not Summary.printed[-1].written
+    write_vector(folder / imported.name, read_vectors(folder / imported.name)[0][::-1])
+    further("directions", vectors=str(folder))
+    assert not np.allclose(read_vectors(imported), read_vectors(own / imported.name), atol=1e-3)
 
 
 def test_maps_of_the_extremes_are_drawn(further):
     run = further("pool", "tsne", k_percent=10.0)
-    assert len(list((run / "vectorfind/tsne_result").glob("tsne_result_*_all.png"))) == 3
+    assert len(list((run / "vectorfind/tsne_result/w").glob("tsne_result_*_all.png"))) == 3

@@ -9,7 +9,7 @@ from test_vectorfind_evaluate import exact_directions
 from vectorfind_world import LinearScorer, W, gradients, make_bench
 
 from pipeline.errors import PipelineError
-from vectorfind.directions import published_name, write_vector
+from vectorfind.directions import write_vector
 from vectorfind.effects import cost, leakage, match, measure_effects, outside_change
 from vectorfind.evaluate import Test, most_corr
 from vectorfind.finding import find_directions, find_networks
@@ -18,7 +18,7 @@ from vectorfind.grid import face_amounts, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.mended import fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
-from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.names import EDITED, PROPERTIES, vector_file
 from vectorfind.network_editor import NetworkEditor, gradient_units, orthogonal_to_others
 from vectorfind.pool import plan_for, sample_pool
 from vectorfind.protocol import bootstrap, compare, face_table, judge, run_graded
@@ -188,10 +188,27 @@ def test_a_network_learns_the_gradient_and_its_step_is_one_deviation(world, mend
     change = (bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS] / editor.score_sds
     assert change[:, 1].mean() == pytest.approx(1, abs=0.15)
     editor.save(tmp_path / "nets.npz")
-    again = NetworkEditor.load(tmp_path / "nets.npz", bench.generator_hash)
+    again = NetworkEditor.load(tmp_path / "nets.npz", bench)
     assert (again.edit(codes, ["all"] * 20, np.tile([[0, 1, 0]], (20, 1))) == moved).all()
     with pytest.raises(PipelineError, match="another generator"):
-        NetworkEditor.load(tmp_path / "nets.npz", "other")
+        NetworkEditor.load(tmp_path / "nets.npz", make_bench(seed=1))
+
+
+def test_a_network_that_points_the_wrong_way_is_followed_backwards(world, monkeypatch):
+    bench, pool = world
+    import vectorfind.network_training as training
+
+    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, most_epochs=2, patience=2, batch=32))
+    editor, fits = find_networks(bench, pool, NONE, Setting("gradient", "w", "none", mended=True), MethodOptions())
+    assert not fits["flipped"].any()
+    for parameter in (editor.nets["eyes"].fc_final.weight, editor.nets["eyes"].fc_final.bias):
+        parameter.data.neg_()
+    _, flipped = editor.calibrate(bench, pool.codes("w")[:20], ["all"] * 20)
+    assert flipped == {"eyes": True, "mouth": False, "pose": False} and editor.steps["eyes"] < 0
+    codes = pool.codes("w")[:20]
+    moved = editor.edit(codes, ["all"] * 20, np.tile([[1, 0, 0]], (20, 1)))
+    change = (bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS[0]] / editor.score_sds[0]
+    assert change.mean() == pytest.approx(1, abs=0.2)
 
 
 def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch, tmp_path):
@@ -208,7 +225,7 @@ def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch
         moved[conditional] = np.delete(change, COLUMNS, axis=1).mean()
     assert moved[True] < 0.3 * moved[False]
     editor.save(tmp_path / "nets.npz")
-    again = NetworkEditor.load(tmp_path / "nets.npz", bench.generator_hash)
+    again = NetworkEditor.load(tmp_path / "nets.npz", bench)
     assert (again.edit(codes, ["all"] * 20, amounts) == editor.edit(codes, ["all"] * 20, amounts)).all()
 
 
@@ -228,12 +245,12 @@ def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_p
     bench, pool = world
     truth = gradients(bench)
     for column, name in zip(COLUMNS, EDITED, strict=True):
-        write_vector(tmp_path / published_name(name, "w", "all"), -truth[:, column])
+        write_vector(tmp_path / vector_file(name, "w", "all"), -truth[:, column])
     directions, turned = import_vectors(bench, pool, NONE, tmp_path, "w")
     assert turned.all()
     for i, column in enumerate(COLUMNS):
         assert directions.units[i, 0] @ truth[:, column] > 0
-    write_vector(tmp_path / published_name("eyes", "w", "all"), np.ones(W + 1))
+    write_vector(tmp_path / vector_file("eyes", "w", "all"), np.ones(W + 1))
     with pytest.raises(PipelineError, match="belong to another generator or position"):
         import_vectors(bench, pool, NONE, tmp_path, "w")
 

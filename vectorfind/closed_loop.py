@@ -17,6 +17,7 @@ from pipeline.artefacts import read_arrays, save_arrays
 from pipeline.errors import PipelineError
 from pipeline.whole import plain
 from vectorfind.bench import Bench
+from vectorfind.directions import check_belongs
 from vectorfind.names import EDITED, PROPERTIES
 
 EDITED_COLUMNS = [PROPERTIES.index(name) for name in EDITED]
@@ -242,9 +243,7 @@ def read_loop(path: Path, bench: Bench, kind: str, options: type, needed: tuple[
         raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method {kind}` first")
     arrays = read_arrays(path, ("factor", "all_sds", "about", *needed))
     about = json.loads(str(arrays["about"]))
-    check_generator(path, about["provenance"], bench.generator_hash)
-    if about["provenance"]["scorer_hash"] != bench.scorer_hash:
-        raise PipelineError(f"{path} was made with another scorer: run `run_vectorfind.py directions` again")
+    check_belongs(path, about["provenance"], bench)
     known = {name: about[name] for name in ("position", "grouping", "provenance")}
     known |= {"cuts": tuple(about["cuts"]), "options": options(**about["options"])}
     return known | {"bench": bench, "factor": arrays["factor"], "all_sds": arrays["all_sds"]}, arrays
@@ -281,14 +280,3 @@ def identity_scale(bench: Bench, codes: np.ndarray, position: str, identity) -> 
             parts.append(identity(bench.images(codes[i : i + bench.batch], position).clone()))
     features = torch.cat(parts)
     return float((features[1:] - features[:-1]).norm(dim=1).mean())
-
-
-def check_generator(path, provenance: dict, generator_hash: str) -> None:
-    """PipelineError when what lies at `path` was found on another generator."""
-    found = str(provenance.get("generator_hash"))
-    if found != generator_hash:
-        raise PipelineError(
-            f"{path} belongs to another generator ({found[:12]}… instead of {generator_hash[:12]}…), "
-            "and directions of one generator mean nothing in another: run `run_vectorfind.py` with this generator, "
-            "or edit with theirs"
-        )

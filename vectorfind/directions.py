@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ import pandas as pd
 from pipeline.artefacts import atomic, read_arrays, save_arrays
 from pipeline.errors import PipelineError
 from pipeline.whole import plain
+
+if TYPE_CHECKING:
+    from vectorfind.bench import Bench
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,8 @@ class DirectionSet:
         save_arrays(path, units=self.units, steps=self.steps, score_sds=self.score_sds, about=text)
 
     @classmethod
-    def load(cls, path, generator_hash: str | None) -> DirectionSet:
-        """Read a set; PipelineError if it is unreadable or was found on another generator than `generator_hash`.
-
-        generator_hash None skips that check: for tables only, never for editing.
-        """
+    def load(cls, path, bench: Bench) -> DirectionSet:
+        """Read a set; PipelineError if it is unreadable, or was found on another generator or by another scorer."""
         path = Path(path)
         if not path.is_file():
             raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py` for this run folder first")
@@ -104,13 +105,7 @@ class DirectionSet:
             cuts=tuple(about["cuts"]),
             provenance=about["provenance"],
         )
-        found = loaded.provenance.get("generator_hash")
-        if generator_hash is not None and found != generator_hash:
-            raise PipelineError(
-                f"{path} belongs to another generator ({str(found)[:12]}… instead of {generator_hash[:12]}…), "
-                "and directions of one generator mean nothing in another: run `run_vectorfind.py` with this generator, "
-                "or edit with theirs"
-            )
+        check_belongs(path, loaded.provenance, bench)
         return loaded
 
     def _index(self, name: str, group: str) -> tuple[int, int]:
@@ -123,9 +118,18 @@ class DirectionSet:
             ) from error
 
 
-def published_name(name: str, position: str, group: str) -> str:
-    """The file name that the published project gives to one vector."""
-    return f"{name}_change_{position}_vector_{group}.csv"
+def check_belongs(path, provenance: dict, bench: Bench) -> None:
+    """PipelineError when what lies at `path` was found on another generator than the bench's, or by another scorer."""
+    for what, here, why in (
+        ("generator", bench.generator_hash, "directions of one generator mean nothing in another"),
+        ("scorer", bench.scorer_hash, "its steps are deviations of that scorer"),
+    ):
+        found = str(provenance.get(f"{what}_hash"))
+        if found != here:
+            raise PipelineError(
+                f"{path} belongs to another {what} ({found[:12]}… instead of {here[:12]}…), and {why}: run "
+                f"`run_vectorfind.py directions` with this {what}, or edit with theirs"
+            )
 
 
 def write_vector(path, vector: np.ndarray) -> None:

@@ -49,7 +49,7 @@ def load_editor(path: Path, method: str, bench: Bench, identity: Callable[[], ob
     if method in ("gradient", "mixed"):
         from vectorfind.network_editor import NetworkEditor
 
-        return NetworkEditor.load(path, bench.generator_hash)
+        return NetworkEditor.load(path, bench)
     from vectorfind.directions import DirectionSet
 
-    return DirectionSet.load(path, bench.generator_hash)
+    return DirectionSet.load(path, bench)

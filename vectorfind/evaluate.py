@@ -15,8 +15,6 @@ from vectorfind.grid import Grid, face_amounts
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
-# On the signed correlation; the published project took the absolute value, so that a reversed face could pass.
-PASS_V8 = {"eyes": 0.92, "mouth": 0.88, "pose": 0.88}
 DIGITS = 4
 
 
@@ -66,21 +64,25 @@ def run_test(
         edited = directions.edit(repeated, np.repeat(groups[faces], len(amounts)), tiled, raw=grid.raw)
         measured = bench.measure(edited, directions.position, progress)
         scores[faces] = measured.reshape(-1, len(amounts), len(PROPERTIES))
-    return Test(seeds, groups, base, scores, amounts, np.asarray(directions.score_sds))
+    return Test(
+        seeds, groups, base, scores, amounts, np.asarray(directions.score_sds), asked=None if grid.raw else asked
+    )
 
 
 def per_face(test: Test) -> pd.DataFrame:
     """One row per face, with four columns for each edited property.
 
     `corr`: signed Pearson of weight and score over the grid, NaN when the score never moves. `slope`: score deviations
-    per unit of weight. `monotone`: share of rising steps between level means. `range`: deviations from the lowest to
-    the highest level.
+    per deviation asked for (per unit of weight on a raw grid), NaN where a fitted grid asks for none. `monotone`: share
+    of rising steps between level means. `range`: deviations from the lowest to the highest level.
     """
     columns: dict[str, np.ndarray] = {"seed": test.seeds, "group_name": test.groups}
     for i, name in enumerate(EDITED):
         weight = test.amounts[:, i].astype(np.float64)
         score = test.scores[:, :, PROPERTIES.index(name)].astype(np.float64) / test.score_sds[i]
         columns[f"{name}_corr"], columns[f"{name}_slope"] = _corr_and_slope(weight, score)
+        if test.asked is not None:
+            _, columns[f"{name}_slope"] = _corr_and_slope(test.asked[:, :, i].astype(np.float64), score)
         levels = np.unique(weight)
         means = np.stack([np.nanmean(score[:, weight == level], axis=1) for level in levels], 1)
         columns[f"{name}_monotone"] = (np.diff(means, axis=1) > 0).mean(axis=1)
@@ -105,6 +107,7 @@ def most_corr(test: Test) -> np.ndarray:
 
 
 def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of score [F, A] on weight [A] or [F, A]: both [F]."""
     known = np.isfinite(score)
     count = np.maximum(known.sum(1), 1)
     w = np.where(known, weight, 0.0)

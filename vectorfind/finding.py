@@ -180,7 +180,7 @@ def find_networks(
         nets[name] = trained.net
         row = {"property": name, "group_name": UNGROUPED, "faces": len(rows), "source": "network"}
         row |= {"samples": len(rows), "accuracy": trained.corr, "held_out": trained.held_out}
-        row |= {"converged": trained.converged, "iterations": trained.epochs, "shrinkage": np.nan, "flipped": False}
+        row |= {"converged": trained.converged, "iterations": trained.epochs, "shrinkage": np.nan}
         table.append(row)
     vectors, more = None, None
     if setting.method == "mixed":
@@ -203,9 +203,10 @@ def find_networks(
         about,
     )
     probed = np.linspace(0, len(rows) - 1, min(PROBED_FACES, len(rows))).astype(int)
-    capped = editor.calibrate(bench, codes[probed], grouping.assign(pool.scores[rows[probed]]))
+    capped, flipped = editor.calibrate(bench, codes[probed], grouping.assign(pool.scores[rows[probed]]))
     for row in table:
-        row |= {"step": editor.steps[row["property"]], "capped": bool(capped[row["property"]])}
+        name = row["property"]
+        row |= {"step": editor.steps[name], "flipped": flipped[name], "capped": bool(capped[name])}
     fits = pd.DataFrame(table)
     return editor, (fits if more is None else pd.concat([fits, more], ignore_index=True)).round(6)
 

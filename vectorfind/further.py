@@ -14,8 +14,6 @@ from vectorfind.names import POSITIONS
 from vectorfind.setting import METHOD_NAMES, Files, Setting
 from vectorfind.stage import Stage
 
-REFERENCE = "svm"
-
 
 def take_further(stage: Stage, step: str) -> None:
     """Do one of run_vectorfind.FURTHER on a stage."""
@@ -148,7 +146,7 @@ def tsne(stage: Stage) -> None:
 
     pool = stage.open_pool()
     grouping = stage.grouping(pool.scores)
-    folder = stage.files.run.path("vectorfind", "tsne_result")
+    folder = stage.files.run.path("vectorfind", "tsne_result", stage.files.setting.position)
     total = 3 * len(grouping.names)
     with progress(total, "t-SNE") as bar:
         drawn = draw_maps(folder, pool, grouping, stage.files.setting.position, stage.plan.k_percent, bar.update)
@@ -160,9 +158,9 @@ def compare(stage: Stage) -> None:
     options = stage.options
     # All settings first: a wrong name must not be told after hours.
     settings = [
-        replace(Setting.named(method, position, options.groups), grid=options.grid, cuts=options.cuts)
+        replace(setting, grid=options.grid)
         for position in options.positions
-        for method in options.methods
+        for setting in named_settings(options, position, options.groups)
     ]
     stage.pool()
     done: list[Files] = []
@@ -180,6 +178,20 @@ def compare(stage: Stage) -> None:
         stage.summary.wrote(path)
 
 
+def named_settings(options, position: str, groups: str) -> list[Setting]:
+    """The settings that --methods names; PipelineError for names that cannot be."""
+    if options.vectors:
+        raise PipelineError(
+            "--vectors belongs to one method: judge it with `run_vectorfind.py pool directions judge effects --vectors "
+            "FOLDER`; compare and sweep find the directions of --methods themselves"
+        )
+    if not options.methods:
+        raise PipelineError("--methods names none; for instance --methods svm ridge_mended_conditional")
+    if any(method.startswith("imported") for method in options.methods):
+        raise PipelineError("--methods imported: read vectors are judged with --vectors FOLDER, one folder at a time")
+    return [replace(Setting.named(method, position, groups), cuts=options.cuts) for method in options.methods]
+
+
 def others(settings: list[Setting]) -> list[Setting]:
     """The settings of every method at every position that differ from these in nothing else."""
     found, like = [], settings[0]
@@ -195,9 +207,9 @@ def others(settings: list[Setting]) -> list[Setting]:
 
 
 def is_judged(stage: Stage, setting: Setting) -> bool:
-    """Whether this run holds a fresh judgement of a setting, side effects and all, on the faces of the stage."""
+    """Whether this run holds a fresh judgement of a setting, side effects and all, on pool and faces of the stage."""
     inner = stage.with_setting(setting)
-    if not inner.files.directions.is_file():
+    if not is_fresh(inner.files.directions, **inner.direction_about())[0]:
         return False
     return all(
         is_fresh(inner.files.judged(name), **_about(inner, step))[0]

@@ -13,6 +13,7 @@ from vectorfind.names import PROPERTIES
 
 # Below this many samples a group has no direction of its own and takes that of the whole pool.
 SMALLEST_GROUP = 20
+RANDOM_STATE = 2025  # of LinearSVC, as published
 RIDGE_PENALTIES = np.logspace(-4, 1, 21)
 SHRINKAGES = np.logspace(-2, 4, 25)
 
@@ -22,14 +23,12 @@ class MethodOptions:
     """Settings of the methods; the defaults are the published ones of VectorFind v8.
 
     k_percent: share of a group at each end of the score that trains the SVM. c, max_iter: LinearSVC's own.
-    index: the published scripts count SVMs per property from 0 and use random_state 2025 + index.
     seed: of the 80/20 split. ranks: ridge on ranks instead of scores.
     """
 
     k_percent: float = 20.0
     c: float = 1.0
     max_iter: int = 1000
-    index: int = 0
     seed: int = 0
     ranks: bool = False
 
@@ -92,7 +91,7 @@ def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, so
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    rng = np.random.default_rng([options.seed, options.index])
+    rng = np.random.default_rng([options.seed, 0])
     train, held = [], []
     for label, members in enumerate(extremes(column, rows, options.k_percent)):
         members = rng.permutation(members)
@@ -102,7 +101,7 @@ def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, so
         held += [(row, label) for row in members[cut:]]
     train_rows, train_labels = np.array(train).T
     # dual is what the published scikit-learn 1.3 took by default; newer versions would choose by shape.
-    svm = LinearSVC(C=options.c, max_iter=options.max_iter, dual=True, random_state=2025 + options.index)
+    svm = LinearSVC(C=options.c, max_iter=options.max_iter, dual=True, random_state=RANDOM_STATE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         svm.fit(codes[train_rows], train_labels)

@@ -3,3 +3,13 @@
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std", "hairstyle")
 EDITED = ("eyes", "mouth", "pose")
 POSITIONS = ("z", "w", "mapping_split1", "mapping_split2")
+
+
+def vector_file(name: str, position: str, group: str) -> str:
+    """The file name that the published project gives to one vector."""
+    return f"{name}_change_{position}_vector_{group}.csv"
+
+
+def net_file(name: str, position: str, groups: str) -> str:
+    """The published file name of a property's network, and of which directions it is; theirs overwrote each other."""
+    return f"stylegan_gen_vector_find_v9_nn_{name}_{position}_{groups}.pth"

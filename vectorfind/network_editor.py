@@ -19,10 +19,9 @@ from pipeline.errors import PipelineError
 from pipeline.whole import plain
 from vectorfind.bench import Bench
 from vectorfind.calibration import LONGEST_STEP
-from vectorfind.closed_loop import check_generator
-from vectorfind.directions import DirectionSet
+from vectorfind.directions import DirectionSet, check_belongs
 from vectorfind.gradient_net import GradientNet
-from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.names import EDITED, PROPERTIES, net_file
 
 PROBED_FACES = 24
 
@@ -82,30 +81,38 @@ class NetworkEditor:
         return np.stack(columns, 1)
 
     def calibrate(self, bench: Bench, codes: np.ndarray, groups) -> dict[str, bool]:
-        """Measure each net's step on decoded faces (codes [n, D]) in two rounds; returns which were capped."""
-        spread, capped = float(np.sqrt(codes.var(0).mean())), {}
+        """Measure each net's sign and step on decoded faces (codes [n, D]) in two rounds.
+
+        Returns which steps were capped, and which nets point toward lower scores: those are followed backwards.
+        """
+        spread, capped, flipped = float(np.sqrt(codes.var(0).mean())), {}, {}
         for name in self.nets:
             row, column = EDITED.index(name), PROPERTIES.index(name)
-            guess = spread
+            guess, toward = spread, 1.0
             self.steps = {**dict.fromkeys(self.nets, 0.0), **self.steps, name: guess}
-            for _ in range(2):
-                self.steps[name] = guess
+            for round_number in range(2):
+                self.steps[name] = toward * guess
                 moved = []
                 for sign in (1.0, -1.0):
                     amounts = np.zeros((len(codes), len(EDITED)), np.float32)
                     amounts[:, row] = sign
                     moved.append(bench.measure(self.edit(codes, groups, amounts), self.position)[:, column])
                 effect = float(np.nanmean(moved[0] - moved[1]) / 2 / self.score_sds[row])
+                if round_number == 0 and effect < 0:
+                    toward, effect = -1.0, -effect
                 guess = float(np.clip(guess / max(effect, 0.05), guess / 4, guess * 4))
             longest = LONGEST_STEP * spread
-            capped[name], self.steps[name] = guess > longest, min(guess, longest)
-        return capped
+            capped[name], flipped[name] = guess > longest, toward < 0
+            self.steps[name] = toward * min(guess, longest)
+        return capped, flipped
 
     def save(self, path) -> None:
         """Write arrays and settings as .npz, the nets in the published file names beside it."""
         path = Path(path)
         for name, net in self.nets.items():
-            save_weights(path.with_name(net_file(name, self.position)), net.state_dict(), position=self.position)
+            save_weights(
+                path.with_name(net_file(name, self.position, self.grouping)), net.state_dict(), position=self.position
+            )
         about = {
             "kind": "network",
             "position": self.position,
@@ -125,17 +132,17 @@ class NetworkEditor:
         save_arrays(path, mean=self.mean, spread=self.spread, score_sds=self.score_sds, kept=kept, about=text)
 
     @classmethod
-    def load(cls, path, generator_hash: str) -> NetworkEditor:
-        """Read one; PipelineError if a file is missing, unreadable or of another generator."""
+    def load(cls, path, bench: Bench) -> NetworkEditor:
+        """Read one; PipelineError if a file is missing, unreadable or of another generator or scorer."""
         path = Path(path)
         if not path.is_file():
             raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method gradient` first")
         arrays = read_arrays(path, ("mean", "spread", "score_sds", "kept", "about"))
         about = json.loads(str(arrays["about"]))
-        check_generator(path, about["provenance"], generator_hash)
+        check_belongs(path, about["provenance"], bench)
         nets = {}
         for name in about["nets"]:
-            file = path.with_name(net_file(name, about["position"]))
+            file = path.with_name(net_file(name, about["position"], about["grouping"]))
             net = GradientNet(len(arrays["mean"]))
             load_into(net, read_weights(file), file)
             nets[name] = net.eval().requires_grad_(False)
@@ -148,16 +155,11 @@ class NetworkEditor:
             about["steps"],
             about["substeps"],
             arrays["kept"] if about["conditional"] else None,
-            DirectionSet.load(vectors_file(path), generator_hash) if about["vectors"] else None,
+            DirectionSet.load(vectors_file(path), bench) if about["vectors"] else None,
             about["grouping"],
             tuple(about["cuts"]),
             about["provenance"],
         )
-
-
-def net_file(name: str, position: str) -> str:
-    """The published file name of a property's network; theirs lacked the position, so runs overwrote each other."""
-    return f"stylegan_gen_vector_find_v9_nn_{name}_{position}.pth"
 
 
 def vectors_file(path: Path) -> Path:

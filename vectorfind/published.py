@@ -9,9 +9,9 @@ import numpy as np
 from pipeline.errors import PipelineError
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
-from vectorfind.directions import DirectionSet, published_name, read_vectors
+from vectorfind.directions import DirectionSet, read_vectors
 from vectorfind.groups import Grouping
-from vectorfind.names import EDITED
+from vectorfind.names import EDITED, vector_file
 from vectorfind.pool import Pool
 
 
@@ -28,7 +28,7 @@ def import_vectors(
     units = np.zeros((len(EDITED), len(grouping.names), codes.shape[1]), np.float32)
     for i, name in enumerate(EDITED):
         for j, group in enumerate(grouping.names):
-            path = folder / published_name(name, position, group)
+            path = folder / vector_file(name, position, group)
             vector = read_vectors(path)[0]
             if len(vector) != codes.shape[1]:
                 raise PipelineError(

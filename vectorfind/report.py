@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.report import Report
 from vectorfind.directions import DirectionSet
 from vectorfind.finding import accuracy_table
+from vectorfind.methods import RANDOM_STATE
 from vectorfind.names import EDITED
 from vectorfind.pool import Pool
 from vectorfind.setting import Files
@@ -31,8 +32,8 @@ POSE_NOTE = (
 LEGEND = """
 `corr` is the signed Pearson correlation between the intended weight and the score over the 50 edits of a face,
 all three properties moved at once; mean over the faces with its 95 % interval. `pass` is the share of faces at
-or above the bar, with its Wilson interval. `slope`: score deviations per unit of weight (1 is what the
-calibration aims at). `range`: deviations between the lowest and the highest weight. `monotone`: share of steps
+or above the bar, with its Wilson interval. `slope`: score deviations per deviation asked for (1 is what
+the calibration aims at). `range`: deviations between the lowest and the highest weight. `monotone`: share of steps
 between neighbouring weights that raise the score. `reversed`: share of faces whose correlation is negative.
 """
 FIT_LEGEND = """
@@ -184,7 +185,7 @@ def _how(setting, about: dict, options: dict) -> str:
         "of held-out samples, each group's direction mixed with the pool's"
         if setting.mended
         else f"LinearSVC (C {options['c']:g}, at most {options['max_iter']} iterations, unscaled codes, random state "
-        f"{2025 + options['index']}) between the top and the bottom {options['k_percent']:g} % of each group"
+        f"{RANDOM_STATE}) between the top and the bottom {options['k_percent']:g} % of each group"
     )
     how = {
         "svm": svm,

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.run import Run
 from vectorfind.groups import LETTERS, Grouping
-from vectorfind.names import EDITED, POSITIONS
+from vectorfind.names import EDITED, POSITIONS, net_file, vector_file
 
 VECTOR_METHODS = ("svm", "ridge")
 METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop", "model_loop")
@@ -120,7 +120,7 @@ class Files:
         return self.vectors / f"groups_{self.setting.position}_{self.setting.groups}.json"
 
     def vector(self, name: str, group: str) -> Path:
-        return self.vectors / f"{name}_change_{self.setting.position}_vector_{group}.csv"
+        return self.vectors / vector_file(name, self.setting.position, group)
 
     def direction_files(self) -> list[Path]:
         """Everything that belongs to a set of directions, the set itself left out."""
@@ -128,7 +128,9 @@ class Files:
         if self.setting.is_loop:
             return [self.grouping]
         if not self.setting.is_vector:
-            return [self.fits, self.grouping]
+            edited = EDITED if self.setting.method == "gradient" else EDITED[:1]
+            nets = [net_file(name, self.setting.position, self.setting.groups) for name in edited]
+            return [self.fits, self.grouping, *(self.vectors / net for net in nets)]
         if self.setting.method == "imported":
             return [self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]
         return [self.fits, self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]

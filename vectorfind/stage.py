@@ -168,14 +168,7 @@ class Stage:
 
     def directions(self) -> None:
         """Find and calibrate the directions."""
-        from vectorfind.pool import identity
-
-        wish = (
-            self.plan.direction_options()
-            | {"vectors": Path(self.options.vectors).name or None}
-            | {"pool": identity(self.files.pool)}
-        )
-        about = self.stamped("directions", wish, self.inputs(**self._identity_files()))
+        about = self.direction_about()
         if self.is_kept("directions", self.files.directions, about, self.files.direction_files()):
             return
         files, setting = self.files, self.files.setting
@@ -197,6 +190,16 @@ class Stage:
             rows = self._find_networks(pool, grouping)
         write_stamp(files.directions, command="run_vectorfind.py directions", rows=rows, **about)
         self.summary.wrote(files.vectors, f"{setting.method} at {setting.position}")
+
+    def direction_about(self) -> dict:
+        """What the directions of this setting rest on."""
+        from vectorfind.pool import identity
+
+        wish = self.plan.direction_options() | {"pool": identity(self.files.pool)}
+        read = sorted(Path(self.options.vectors).glob("*.csv")) if self.options.vectors else []
+        return self.stamped(
+            "directions", wish, self.inputs(**self._identity_files(), **{path.name: path for path in read})
+        )
 
     def _find_vectors(self, pool, grouping) -> int:
         from pipeline.tables import write_table

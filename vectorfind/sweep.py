@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artefacts import atomic, is_fresh, write_stamp
+from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
@@ -31,13 +32,14 @@ def run_sweep(stage) -> list[Path]:
     from vectorfind.further import open_judge, sweep_files
 
     options, plan = stage.options, stage.plan
+    sizes, shares = options.sizes or (plan.rows,), options.k_percents or (plan.k_percent,)
+    check_wishes(options, plan.rows, sizes, shares)
     folder = stage.files.run.path("vectorfind", "sweep")
     path = folder / "sweep.csv"
     wish = {"faces": plan.faces, "first_seed": plan.test_seeds.start, "cuts": options.cuts}
     about = stage.stamped("sweep", wish, stage.inputs(**sweep_files(stage)))
     is_kept = is_fresh(path, **about)[0] and not options.force
     table = read_sweep(path) if is_kept else pd.DataFrame(columns=KEY)
-    sizes, shares = options.sizes or (plan.rows,), options.k_percents or (plan.k_percent,)
     wishes = [
         (n, k, position, method, groups)
         for method, position, groups, n in product(options.methods, options.positions, options.groupings, sizes)
@@ -66,6 +68,26 @@ def run_sweep(stage) -> list[Path]:
     for figure in figures:
         report.figure(figure, f"Mean signed correlation against {figure.stem.removeprefix('corr_')}")
     return [path, *figures, report.write(stage.files.run.path("reports", "vectorfind_sweep.md"))]
+
+
+def check_wishes(options, rows: int, sizes, shares) -> None:
+    """PipelineError for a row that could not be measured, before the first is."""
+    from vectorfind.further import named_settings
+
+    for position, groups in product(options.positions, options.groupings):
+        named_settings(options, position, groups)
+    for size in sizes:
+        if not 0 < size <= rows:
+            raise PipelineError(f"--sizes {size}: the pool has {rows} samples; give at most that, or a larger -n")
+    for share in shares:
+        if not 0 < share <= 50:
+            raise PipelineError(
+                f"--k-percents {share:g}: the top and the bottom must not overlap; give more than 0, at most 50"
+            )
+    if options.grid != "deviations":
+        raise PipelineError(
+            f"--grid {options.grid}: a sweep is tested on the grid of deviations only; leave --grid out"
+        )
 
 
 def _measure(stage, finder, oracle, samples: int, k_percent: float, position: str, method: str, groups: str) -> dict:
@@ -111,7 +133,9 @@ def sweep_figures(run: Run) -> list[Path]:
 
 def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> None:
     """Correlation against one axis, a line per method, position, grouping and the other axis; none for one value."""
+    path = folder / f"corr_{axis_name}.png"
     if table[axis_name].nunique() < 2:
+        path.unlink(missing_ok=True)  # of a sweep before this one
         return
     from vectorfind.figures import draw_lines
 
@@ -121,4 +145,4 @@ def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> None:
         for key, part in table.groupby(others)
         if part[axis_name].nunique() > 1
     }
-    draw_lines(folder / f"corr_{axis_name}.png", lines, axis_name)
+    draw_lines(path, lines, axis_name)

@@ -68,4 +68,3 @@ FITS = pa.DataFrameSchema(
     },
     strict=True,
 )
-SPACE = pa.DataFrameSchema({"property": pa.Column(str), "r2_z": _NUMBER, "r2_w": _NUMBER}, strict=False)

@@ -18,7 +18,7 @@ COMPONENTS = 50
 
 
 def draw_maps(folder: Path, pool: Pool, grouping: Grouping, position: str, k_percent: float, progress=None) -> list:
-    """`tsne_result_{property}_{group}.png` for every property and group with at least ten extremes; returns the paths.
+    """`tsne_result_{property}_{group}.png` for every property and group with ten extremes or more; returns the paths.
 
     2-D, perplexity min(50, N - 1), learning rate 100, random state 2025, as published.
     """
