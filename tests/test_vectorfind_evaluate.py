@@ -67,6 +67,17 @@ def test_all_grids_are_5_mouths_by_2_eyes_by_5_poses_in_the_published_order():
     assert (np.count_nonzero(alone([-1, 1]), axis=1) == 1).all()
 
 
+def test_the_slope_is_of_what_a_fitted_grid_asks_for():
+    bench = make_bench()
+    ends = np.tile(np.array([-1.0, 1.0], np.float32), (len(PROPERTIES), 1))
+    grid = grid_named("reachable")
+    test = run_test(bench, exact_directions(bench), Grouping("none", ()), range(50, 56), grid, ends)
+    faces = per_face(test)
+    narrow = np.ptp(test.asked[:, :, 1], axis=1) < 3
+    assert narrow.any() and (faces["mouth_slope"][narrow] - 1).abs().max() < 1e-2
+    np.testing.assert_allclose(faces["mouth_corr"], 1, atol=1e-3)
+
+
 def test_exact_directions_score_one_everywhere():
     faces = per_face(edit_faces())
     for name in EDITED:

@@ -105,7 +105,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     report.heading("The two open questions")
     report.text(_obedience(faces, edits, best)).text(_many_samples(run))
     for figure in sweep_figures(run):
-        report.figure(figure, f"Mean signed correlation against {figure.stem.removeprefix('corr_')}, from the sweep")
+        axis = figure.stem.removeprefix("corr_")
+        report.figure(figure, f"Mean signed correlation against {axis}, from the sweep (finder, grid of deviations)")
     report.heading(f"Against {reference}, face by face").table(paired)
     return [
         *(run.path("vectorfind", "judgement", f"{name}{suffix}.csv") for name in tables),
@@ -380,6 +381,7 @@ def _many_samples(run) -> str:
     return question + (
         f"{answer}. At the published settings ({last['position']}, {last['k_percent']:g} % at either end, groups "
         f"{last['groups']}) it leaks least with {best['samples']} samples; with {last['samples']} "
-        f"{', '.join(worse) if worse else 'nothing'} is more than {NOTABLE:.0%} worse (per achieved deviation):"
+        f"{', '.join(worse) if worse else 'nothing'} is more than {NOTABLE:.0%} worse (per achieved "
+        "deviation; corr by the finder, on the grid of deviations):"
         f"\n\n{rows}"
     )
