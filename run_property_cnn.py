@@ -294,7 +294,7 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     """Bring scores and figures up to date and return the figures."""
     target, figures = work.run.path(*CNN_SCORES), work.log("figures.csv")
     stamp = {
-        "options": {"resolution": work.resolution},
+        "options": {"resolution": work.resolution, "half": work.half},
         "seed": None,
         "inputs": {"model": work.model, "scores": work.run.path(*SCORES), "images": work.run.path(*FILTERED)},
         "code": code_version(*SCORING_CODE),

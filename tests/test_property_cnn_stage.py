@@ -148,6 +148,15 @@ def test_run_again_there_is_nothing_new(world):
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
+def test_another_precision_scores_the_faces_again(world, tmp_path):
+    run, profile = world
+    half = tmp_path / "half.toml"
+    half.write_text("half = true\n" + profile.read_text())
+    run_property_cnn.run(options(run, half))
+    written = [path.name for path, _ in Summary.printed[-1].written]
+    assert written == ["all_scores_v2_cnn.csv", "figures.csv"]
+
+
 def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_model_and_tables(world):
     run, profile = world
     undisturbed = results(run)
