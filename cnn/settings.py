@@ -42,6 +42,21 @@ FILTERS: dict[str, FilterSetting] = {
 FILTER_NAMES = tuple(FILTERS)
 
 
+# What a value of a training section may be, as arguments of `Profile.read`.
+TRAINING_LIMITS: dict[str, dict[str, float]] = {
+    "epochs": {"low": 1},
+    "patience": {"low": 0},
+    "batch": {"low": 1},
+    "learning_rate": {"above": 0},
+    "weight_decay": {"low": 0},
+    "largest_label": {"above": 0},
+    "rare_weight": {"low": 1},
+    "validation_share": {"low": 0, "high": 0.9},
+    "retry_above": {"low": 0},
+    "max_retries": {"low": 0},
+}
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How one fold is trained.
@@ -155,6 +170,19 @@ class FilterSettings:
                 for name in FILTER_NAMES
             },
         )
+
+
+def read_training(profile: Profile, section: str, settings: type) -> dict[str, Any]:
+    """What a section gives for the fields of a dataclass of training settings, each of its field's type.
+
+    PipelineError for unknown keys and impossible values.
+    """
+    given, known = profile.section(section), {field.name: field for field in fields(settings)}
+    refuse_unknown(profile, section, given, set(known))
+    return {
+        name: profile.read(f"{section}.{name}", type(known[name].default), **TRAINING_LIMITS.get(name, {}))
+        for name in given
+    }
 
 
 def refuse_unknown(profile: Profile, section: str, given: dict, known: set[str]) -> None:

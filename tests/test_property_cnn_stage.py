@@ -203,6 +203,41 @@ def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp
         run_property_cnn.run(options(run, other))
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "message"),
+    [
+        ("width = 0.125", "width = 0", r"\[property_cnn\] width = 0; write a number of more than 0"),
+        ("width = 0.125", "width = 'wide'", r"\[property_cnn\] width = 'wide'; write a number"),
+        ("folds = 2", "folds = 1", r"\[property_cnn\] folds = 1; write a whole number of at least 2"),
+        ("batch = 16", "batch = 0", r"\[property_cnn.training\] batch = 0; write a whole number of at least 1"),
+        ("epochs = 6", "epochs = 1.5", r"\[property_cnn.training\] epochs = 1.5; write a whole number"),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_work(world, tmp_path, written, instead, message):
+    run, profile = world
+    (tmp_path / "odd.toml").write_text(profile.read_text().replace(written, instead))
+    with pytest.raises(PipelineError, match=message):
+        run_property_cnn.plan(options(run, tmp_path / "odd.toml", train=True))
+
+
+def test_epochs_are_for_a_training_and_at_least_one(world):
+    run, profile = world
+    with pytest.raises(PipelineError, match="--epochs 0: give at least 1"):
+        run_property_cnn.plan(options(run, profile, train=True, epochs=0))
+    for others in ({}, {"evaluate": True}):
+        with pytest.raises(PipelineError, match="--epochs 3 concerns a training.*add --train"):
+            run_property_cnn.plan(options(run, profile, epochs=3, **others))
+    assert run_property_cnn.plan(options(run, profile, train=True, epochs=3)).training["epochs"] == 3
+
+
+def test_folds_that_do_not_fit_the_faces_are_refused_before_the_main_training(world, tmp_path, monkeypatch):
+    run, profile = world
+    (tmp_path / "odd.toml").write_text(profile.read_text().replace("folds = 2", "folds = 50"))
+    monkeypatch.setattr(run_property_cnn, "read_pictures", lambda *_: pytest.fail("pictures were read"))
+    with pytest.raises(PipelineError, match="need 2 to 13 folds for 53 faces, got 50"):
+        run_property_cnn.run(options(run, tmp_path / "odd.toml", train=True))
+
+
 def test_bad_input_is_named_with_its_cure(world, tmp_path):
     run, profile = world
     scores = run / "segmentation" / "property_score_results" / "all_scores_v2.csv"
