@@ -177,11 +177,11 @@ def test_folds_depend_on_the_label_table_and_the_seed_alone(trained):
         assert counts.max() - counts.min() <= 1 and len(counts) == FOLDS
     assert folds.equals(deal_folds(labels, "glass", 0)) and not folds.equals(deal_folds(labels, "glass", 1))
     rare = labels.assign(glass=(np.arange(len(labels)) < 3).astype(int))
-    with pytest.raises(PipelineError, match=r"only 3 faces are labelled glass = 1"):
-        deal_folds(rare, "glass", 0)
+    with pytest.raises(PipelineError, match=r"my labels\.csv: only 3 faces are labelled glass = 1"):
+        deal_folds(rare, "glass", 0, path=Path("my labels.csv"))
 
 
-def test_a_label_table_without_a_column_is_named_with_the_column(world, tmp_path):
+def test_a_faulty_label_table_is_named_and_never_to_be_deleted(world, tmp_path):
     run, profile, labels = world
     pd.read_csv(labels).drop(columns="age").to_csv(tmp_path / "short.csv", index=False)
     with pytest.raises(PipelineError, match=r"short\.csv: column age is missing"):
@@ -191,6 +191,15 @@ def test_a_label_table_without_a_column_is_named_with_the_column(world, tmp_path
     (tmp_path / "odd.csv").write_text("\n".join(text))
     with pytest.raises(PipelineError, match=r"odd\.csv, row 5, column age.*found '2'"):
         run_cnn.plan(options(run, profile, labels=str(tmp_path / "odd.csv")))
+    head = "img_no,gender,quality,age,glass\n"
+    faults = (b"", head.encode("utf-16"), *(f"{head}{row}\n".encode() for row in ("0,1,1,2,0", "0,1", "0,x,1,0,0")))
+    for fault in faults:
+        (tmp_path / "odd.csv").write_bytes(fault)
+        with pytest.raises(PipelineError, match=r"odd\.csv.*mend this label table") as raised:
+            run_cnn.plan(options(run, profile, labels=str(tmp_path / "odd.csv")))
+        assert "delete" not in str(raised.value) and "stage" not in str(raised.value)
+    with pytest.raises(PipelineError, match="label table .* is missing; name the right file"):
+        run_cnn.plan(options(run, profile, labels=str(tmp_path)))
 
 
 def test_labels_of_other_faces_are_refused_or_left_out(world, tmp_path):
