@@ -271,7 +271,6 @@ def _train(work: Plan, options: Options) -> None:
         trained.network.state_dict(),
         half=True,
         faces=len(known),
-        trained_on=_seeds(work, known["img_no"]),
         seed=options.seed,
         width=work.width,
         resolution=work.resolution,
@@ -281,19 +280,24 @@ def _train(work: Plan, options: Options) -> None:
         log=_text(trained.log),
         split=_text(known[["img_no"]].assign(part=trained.parts)),
         out_of_fold=_text(out_of_fold),
+        **_trained_on(work, known["img_no"]),
     )
     write_stamp(work.model, command=f"{COMMAND} --train", **work.model_stamp)
     for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(work.folds))):
         remove_checkpoint(path)
 
 
-def _seeds(work: Plan, numbers: pd.Series) -> str:
-    """Seeds of the faces in the grammar of `pipeline.seeds`; empty where the run does not know them."""
+def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, str]:
+    """Seeds of the faces as `trained_on`, in the grammar of `pipeline.seeds`.
+
+    Pictures that are not known to be a generator's have none, and nothing is recorded: "" would mean no scored face.
+    """
     path = work.run.path(*LATENTS)
     if not path.exists():
-        return ""
+        return {}
     arrays = read_arrays(path, ("img_no", "seed"))
-    return format_seeds(int(seed) for seed in arrays["seed"][np.isin(arrays["img_no"], numbers)])
+    seeds = arrays["seed"][np.isin(arrays["img_no"], numbers)]
+    return {"trained_on": format_seeds(int(seed) for seed in seeds)} if len(seeds) == len(numbers) else {}
 
 
 def _text(frame: pd.DataFrame) -> str:

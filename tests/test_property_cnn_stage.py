@@ -17,6 +17,7 @@ from pipeline.artefacts import read_image, read_json, save_arrays, save_image
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.seeds import parse_seeds
+from property_score.graders import shared_faces
 from property_score.measure import PROPERTIES
 from property_score.normalisation import Normalisation
 from property_score.property_cnn import CNNScorer
@@ -121,6 +122,16 @@ def test_the_model_tells_its_faces_and_its_units(trained):
     assert parse_seeds(record["trained_on"]) == [number + 500 for number in numbers]
     fitted = read_json(run / "segmentation" / "property_score_results" / "normalisation.json")
     assert record["normalisation"] == fitted and record["scorer"] == "property CNN"
+
+
+def test_of_pictures_without_seeds_the_model_does_not_tell_its_faces(tmp_path):
+    run, profile = write_world(tmp_path)
+    (run / "stylegan" / "latents.npz").unlink()
+    run_property_cnn.run(options(run, profile, train=True, epochs=1))
+    record = CNNScorer.load(run / "property_score" / "models" / "merged_property_cnn.pth").provenance
+    assert "trained_on" not in record
+    with pytest.raises(PipelineError, match="does not tell which faces it was trained on"):
+        shared_faces(record, {"trained_on": "1-5"})
 
 
 def test_evaluate_prints_the_figures_of_the_test_part_and_changes_no_model(world, capsys):
