@@ -95,7 +95,7 @@ def plan(options: Options) -> Plan:
         raise PipelineError(
             f"profile {profile.path}: [property_score] missing = '{missing}'; use {' or '.join(POLICIES)}"
         )
-    robust = bool(profile.get("property_score.robust", False))
+    robust = profile.read("property_score.robust", bool, False)
     hairstyle = profile.get("property_score.hairstyle", "texture")
     if hairstyle not in HAIRSTYLES:
         raise PipelineError(

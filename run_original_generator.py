@@ -97,7 +97,7 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Resolve the options against the profile and check what can be checked without the generator."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    seeds = parse_seeds(options.seeds or profile.get("stylegan.seeds"))
+    seeds = parse_seeds(options.seeds or profile.read("stylegan.seeds", str))
     if options.n is not None:
         if options.seeds is None and options.n > len(seeds):
             seeds = list(range(options.n))
@@ -106,8 +106,8 @@ def plan(options: Options) -> Plan:
                 f"-n {options.n}: --seeds names {len(seeds)} images; give 1 to {len(seeds)} or more seeds"
             )
         seeds = seeds[: options.n]
-    psi = float(profile.get("stylegan.psi", 1.0) if options.psi is None else options.psi)
-    batch = int(profile.get("stylegan.batch", 32) if options.batch is None else options.batch)
+    psi = profile.read("stylegan.psi", float, 1.0) if options.psi is None else options.psi
+    batch = profile.read("stylegan.batch", int, 32, low=1) if options.batch is None else options.batch
     if batch < 1:
         raise PipelineError(f"--batch {batch}: at least 1 image at a time")
     half = wants_half(profile)

@@ -25,7 +25,7 @@ class Profile:
 
     def __init__(self, name: str, path: Path, settings: dict[str, Any]):
         self.name, self.path, self.settings = name, path, settings
-        self.resolution = int(self.get("resolution"))
+        self.resolution: int = self.read("resolution", int, low=1)
 
     @classmethod
     def load(cls, name: str | Path) -> "Profile":

@@ -15,10 +15,11 @@ import pytest
 import run_cnn
 from cnn import bundle, models
 from cnn.labels import deal_folds, match_labels, read_labels
-from cnn.settings import FILTER_NAMES, FOLDS
+from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
 from pipeline.artefacts import stamp_path, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
+from pipeline.profile import Profile
 from pipeline.run import Run
 from tests.cnn_faces import toy_faces, write_world
 
@@ -239,6 +240,33 @@ def test_bad_input_is_named_with_its_cure(world, tmp_path):
     misspelt.write_text(profile.read_text().replace("min_passed", "min_pased"))
     with pytest.raises(PipelineError, match="unknown key min_pased"):
         run_cnn.plan(options(run, misspelt))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[cnn]\nhead = 'x'", r"\[cnn\] head = 'x'; write a whole number of at least 1"),
+        ("[cnn]\nwidth = 'x'", r"\[cnn\] width = 'x'; write a number of more than 0"),
+        ("[cnn]\nbatch = 0", r"\[cnn\] batch = 0; write a whole number of at least 1"),
+        ("[cnn]\nwindows = 3", r"'cnn.windows' must be a section \[cnn.windows\], found 3"),
+        ("[cnn]\ntraining = 3", r"'cnn.training' must be a section"),
+        ("[cnn]\nbundled = 3", r"\[cnn\] bundled = 3; write a text"),
+        ("[cnn.windows]\nglass = 3", r"\[cnn.windows\] glass: .*give \[top, bottom, left, right\]"),
+        (
+            "[cnn.cutoffs]\ngender = 'high'",
+            r"\[cnn.cutoffs\] gender = 'high'; write a number of at least 0 and at most 1",
+        ),
+        ("[cnn.cutoffs]\ngender = nan", r"\[cnn.cutoffs\] gender = nan; write a number"),
+        ("[cnn.learning_rates]\nage = 0", r"\[cnn.learning_rates\] age = 0; write a number of more than 0"),
+        ("[cnn.epochs]\nage = 0", r"\[cnn.epochs\] age = 0; write a whole number of at least 1"),
+        ("[cnn.training]\nepochs = '7'", r"\[cnn.training\] epochs = '7'; write a whole number of at least 1"),
+        ("[cnn.training]\nflip = 1", r"\[cnn.training\] flip = 1; write true or false"),
+    ],
+)
+def test_impossible_settings_are_named_with_file_key_and_what_is_expected(tmp_path, line, message):
+    (tmp_path / "odd.toml").write_text(f"resolution = 32\n{line}\n")
+    with pytest.raises(PipelineError, match=rf"odd\.toml.*{message}"):
+        FilterSettings.of(Profile.load(tmp_path / "odd.toml"))
 
 
 def test_a_checkpoint_of_the_wrong_shape_is_refused(world, tmp_path):

@@ -100,6 +100,13 @@ def test_a_value_that_cannot_be_is_named_with_file_key_and_what_is_expected(tmp_
         Profile.load(tmp_path / "odd.toml").read("part.key", kind, **limits)
 
 
+@pytest.mark.parametrize("value", ["'big'", "0", "true", "12.5"])
+def test_a_resolution_that_cannot_be_is_refused(tmp_path, value):
+    (tmp_path / "odd.toml").write_text(f"resolution = {value}\n")
+    with pytest.raises(PipelineError, match=r"odd\.toml: resolution = .*; write a whole number of at least 1"):
+        Profile.load(tmp_path / "odd.toml")
+
+
 def test_a_value_is_read_as_its_kind_and_an_absent_one_is_the_default(tmp_path):
     (tmp_path / "own.toml").write_text("resolution = 8\n[part]\nwhole = 2\n")
     profile = Profile.load(tmp_path / "own.toml")
