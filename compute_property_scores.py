@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.artefacts import code_version, is_fresh, read_image, read_mask, write_stamp
 from pipeline.command import StageOptions, Summary, main
 from pipeline.errors import PipelineError
+from pipeline.precision import wants_half
 from pipeline.profile import Profile
 from pipeline.progress import progress
 from pipeline.run import Run
@@ -94,7 +95,7 @@ def plan(options: Options) -> Plan:
         raise PipelineError(
             f"profile {profile.path}: [property_score] missing = '{missing}'; use {' or '.join(POLICIES)}"
         )
-    robust = bool(profile.get("property_score.robust", False))
+    robust = profile.read("property_score.robust", bool, False)
     hairstyle = profile.get("property_score.hairstyle", "texture")
     if hairstyle not in HAIRSTYLES:
         raise PipelineError(
@@ -111,7 +112,9 @@ def plan(options: Options) -> Plan:
                 "with --images FOLDER"
             )
     settings = {"algorithm": options.algorithm, "published": options.published, "missing": missing, "robust": robust}
-    settings |= {"hairstyle": hairstyle, "head_pose": head_pose}
+    # Of the measuring networks FaceXFormer alone computes in half precision.
+    half = head_pose == "facexformer" and wants_half(profile)
+    settings |= {"hairstyle": hairstyle, "head_pose": head_pose, "half": half}
     stamp = {
         "options": settings,
         "seed": None,

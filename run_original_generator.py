@@ -28,7 +28,7 @@ from pipeline.progress import progress
 from pipeline.run import Run
 from pipeline.seeds import format_seeds, latents_from_seeds, parse_seeds
 from pipeline.sheets import save_sheet
-from pipeline.whole import read_json
+from pipeline.whole import is_leftover, read_json
 from stylegan_modified.climb_plan import find_generator
 
 EXAMPLES = """
@@ -55,8 +55,9 @@ class Options(StageOptions):
     """Stage 1: sample faces from the profile's generator.
 
     Writes stylegan/synthesize_results/000000.jpg ..., stylegan/latents.npz and stylegan/contact_sheet.png in the run.
-    Eval mode, fixed noise, no style mixing. With --generator v1 these are the faces from which v8 and
-    v9 were made. --seed changes nothing here: each image has a seed of its own (--seeds).
+    Where that folder holds pictures that it did not write, it refuses. Eval mode, fixed noise, no style mixing. With
+    --generator v1 these are the faces from which v8 and v9 were made. --seed changes nothing here: each image has a
+    seed of its own (--seeds).
     """
 
     n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
@@ -96,7 +97,7 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Resolve the options against the profile and check what can be checked without the generator."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    seeds = parse_seeds(options.seeds or profile.get("stylegan.seeds"))
+    seeds = parse_seeds(options.seeds or profile.read("stylegan.seeds", str))
     if options.n is not None:
         if options.seeds is None and options.n > len(seeds):
             seeds = list(range(options.n))
@@ -105,8 +106,8 @@ def plan(options: Options) -> Plan:
                 f"-n {options.n}: --seeds names {len(seeds)} images; give 1 to {len(seeds)} or more seeds"
             )
         seeds = seeds[: options.n]
-    psi = float(profile.get("stylegan.psi", 1.0) if options.psi is None else options.psi)
-    batch = int(profile.get("stylegan.batch", 32) if options.batch is None else options.batch)
+    psi = profile.read("stylegan.psi", float, 1.0) if options.psi is None else options.psi
+    batch = profile.read("stylegan.batch", int, 32, low=1) if options.batch is None else options.batch
     if batch < 1:
         raise PipelineError(f"--batch {batch}: at least 1 image at a time")
     half = wants_half(profile)
@@ -136,6 +137,7 @@ def run(options: Options) -> None:
         summary.print()
         return
 
+    _check_pictures(work)
     _check_disk(work)
     limit_threads()
     generator = _load(work, resolve_device(options.device))
@@ -159,6 +161,19 @@ def run(options: Options) -> None:
         write_stamp(path, command="run_original_generator.py", rows=len(seeds), extra=extra, **work.stamp)
         summary.wrote(path, what)
     summary.print()
+
+
+def _check_pictures(work: Plan) -> None:
+    """PipelineError if the folder holds pictures that stage 1 did not write: they are somebody's, and not to delete."""
+    written = {work.image(img_no).name for img_no in range(len(_seeds_before(work)))}
+    pictures = [path.name for path in work.images.glob("*.jpg") if not is_leftover(path)]
+    strangers = sorted(set(pictures) - written)
+    if strangers:
+        raise PipelineError(
+            f"{work.images} holds {len(strangers)} pictures that stage 1 did not write, the first is {strangers[0]}; "
+            "sample into another run with --run, or move them away. To go on with pictures of your own start at stage "
+            f"2: run_pipeline.py --from 2 --run {work.run}"
+        )
 
 
 def _check_disk(work: Plan) -> None:
@@ -191,7 +206,7 @@ def _clear_folder(work: Plan, origin: dict[str, Any], force: bool) -> list[int]:
     """
     before = _origin_before(work.images)
     same = not force and {**before, "seeds": None} == {**origin, "seeds": None}
-    seeds_before = parse_seeds(before["seeds"]) if same else []
+    seeds_before = _seeds_before(work) if same else []
     kept = {k for k, seed in enumerate(work.seeds) if k < len(seeds_before) and seeds_before[k] == seed}
     if work.images.exists():
         remove_leftovers(work.images)
@@ -209,6 +224,12 @@ def _origin_before(images: Path) -> dict[str, Any]:
     except PipelineError:
         return {}
     return record.get("origin", {}) if isinstance(record, dict) else {}
+
+
+def _seeds_before(work: Plan) -> list[int]:
+    """Seeds of the images that the record beside the folder lists; none where there is no record."""
+    seeds = _origin_before(work.images).get("seeds")
+    return parse_seeds(seeds) if seeds else []
 
 
 def _is_whole(work: Plan, img_no: int) -> bool:

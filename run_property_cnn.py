@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnn.pictures import FILTERED, NAME, read_pictures
-from cnn.settings import refuse_unknown
+from cnn.settings import read_training, refuse_unknown
 from pipeline.artefacts import (
     atomic,
     code_version,
@@ -74,7 +74,7 @@ class Options(StageOptions):
     evaluate: bool = False
     """Change no model: print the figures of the one that is there, from faces that it was not trained on."""
     epochs: int | None = None
-    """Most epochs to train (default: that of the profile)."""
+    """Most epochs to train, with --train (default: that of the profile)."""
 
 
 @dataclass
@@ -118,15 +118,21 @@ def cnn_score_schema():
 
 
 def plan(options: Options) -> Plan:
-    """Resolve the options and check that faces, scores and the model to take are there."""
+    """Resolve the options and check that faces, scores and the model to take are there.
+
+    PipelineError for what is not, for impossible settings, and for --epochs where nothing is trained.
+    """
     if options.train and options.evaluate:
         raise PipelineError("--train and --evaluate exclude each other; a training ends with its evaluation")
     profile, run = Profile.load(options.profile), Run(options.run)
     section = profile.section("property_cnn")
-    training = dict(section.get("training", {}))
     refuse_unknown(profile, "property_cnn", section, {"width", "folds", "training"})
-    refuse_unknown(profile, "property_cnn.training", training, {entry.name for entry in fields(PropertyTraining)})
+    training = read_training(profile, "property_cnn.training", PropertyTraining)
+    width = profile.read("property_cnn.width", float, 0.25, above=0)
+    folds = profile.read("property_cnn.folds", int, 3, low=2)
     if options.epochs is not None:
+        if options.epochs < 1:
+            raise PipelineError(f"--epochs {options.epochs}: give at least 1")
         training["epochs"] = options.epochs
     names = [path.stem for path in run.path(*FILTERED).glob("*.jpg") if NAME.fullmatch(path.name)]
     numbers = np.array(sorted(map(int, names)), dtype=int)
@@ -138,8 +144,7 @@ def plan(options: Options) -> Plan:
     model = run.path("property_score", "models", "merged_property_cnn.pth")
     takes_bundled = not options.train and profile.get("weights.property_cnn", None)
     bundled = profile.weight("property_cnn") if takes_bundled else None
-    width, half, folds = float(section.get("width", 0.25)), wants_half(profile), int(section.get("folds", 3))
-    work = Plan(run, profile.resolution, half, width, folds, training, numbers, bundled, model, None)
+    work = Plan(run, profile.resolution, wants_half(profile), width, folds, training, numbers, bundled, model, None)
     here = _source(model) == "trained"
     if options.evaluate:
         if not _source(model):
@@ -161,6 +166,9 @@ def plan(options: Options) -> Plan:
             "inputs": {"scores": scores, "normalisation": normalisation, "images": run.path(*FILTERED)},
             "code": code_version(*CODE),
         }
+        return work
+    if options.epochs is not None:
+        raise PipelineError(f"--epochs {options.epochs} concerns a training, and this call trains nothing; add --train")
     return work
 
 
@@ -222,8 +230,8 @@ def _provenance(model: Path) -> dict[str, Any]:
 def _train(work: Plan, options: Options) -> None:
     from pipeline.artefacts import save_weights
     from property_score.normalisation import Normalisation
-    from property_score.out_of_fold import fold_checkpoint, out_of_fold_scores
-    from property_score.property_training import remove_checkpoint, train_property_cnn
+    from property_score.out_of_fold import fold_checkpoint, fold_numbers, out_of_fold_scores
+    from property_score.property_training import remove_checkpoint, split_parts, train_property_cnn
 
     limit_threads()
     table = read_table(work.run.path(*SCORES), score_schema())
@@ -238,6 +246,8 @@ def _train(work: Plan, options: Options) -> None:
             f"{work.run.path(*SCORES)} holds {len(table) - len(known)} faces that are not filtered any more; "
             f"run compute_property_scores.py --run {work.run} again"
         )
+    # Folds that do not fit the faces are refused here, not after the main training.
+    fold_numbers(split_parts(len(known), options.seed), work.folds, options.seed)
     images = read_pictures([work.picture(img_no) for img_no in known["img_no"]], work.resolution)
     labels = known[[f"{name}_score" for name in PROPERTIES]].to_numpy(np.float32)
     normalisation = Normalisation.load(work.run.path(*NORMALISATION))
@@ -261,7 +271,6 @@ def _train(work: Plan, options: Options) -> None:
         trained.network.state_dict(),
         half=True,
         faces=len(known),
-        trained_on=_seeds(work, known["img_no"]),
         seed=options.seed,
         width=work.width,
         resolution=work.resolution,
@@ -271,19 +280,24 @@ def _train(work: Plan, options: Options) -> None:
         log=_text(trained.log),
         split=_text(known[["img_no"]].assign(part=trained.parts)),
         out_of_fold=_text(out_of_fold),
+        **_trained_on(work, known["img_no"]),
     )
     write_stamp(work.model, command=f"{COMMAND} --train", **work.model_stamp)
     for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(work.folds))):
         remove_checkpoint(path)
 
 
-def _seeds(work: Plan, numbers: pd.Series) -> str:
-    """Seeds of the faces in the grammar of `pipeline.seeds`; empty where the run does not know them."""
+def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, str]:
+    """Seeds of the faces as `trained_on`, in the grammar of `pipeline.seeds`.
+
+    Pictures that are not known to be a generator's have none, and nothing is recorded: "" would mean no scored face.
+    """
     path = work.run.path(*LATENTS)
     if not path.exists():
-        return ""
+        return {}
     arrays = read_arrays(path, ("img_no", "seed"))
-    return format_seeds(int(seed) for seed in arrays["seed"][np.isin(arrays["img_no"], numbers)])
+    seeds = arrays["seed"][np.isin(arrays["img_no"], numbers)]
+    return {"trained_on": format_seeds(int(seed) for seed in seeds)} if len(seeds) == len(numbers) else {}
 
 
 def _text(frame: pd.DataFrame) -> str:
@@ -294,7 +308,7 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     """Bring scores and figures up to date and return the figures."""
     target, figures = work.run.path(*CNN_SCORES), work.log("figures.csv")
     stamp = {
-        "options": {"resolution": work.resolution},
+        "options": {"resolution": work.resolution, "half": work.half},
         "seed": None,
         "inputs": {"model": work.model, "scores": work.run.path(*SCORES), "images": work.run.path(*FILTERED)},
         "code": code_version(*SCORING_CODE),

@@ -19,6 +19,11 @@ from pipeline.run import Run
 from pipeline.seeds import parse_seeds
 from pipeline.tables import read_table
 
+CURE = (
+    f"mend this label table: columns img_no, {', '.join(FILTER_NAMES)}; one row per face, every label 0 or 1 "
+    "(1 is a woman, good quality, old, with glasses)"
+)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -43,13 +48,15 @@ class Origin:
 def read_labels(path: Path) -> pd.DataFrame:
     """The label table: img_no, then gender (1 woman), quality (1 good), age (1 old), glass (1 glasses).
 
-    PipelineError names the file, row and column of anything else than 0 and 1.
+    PipelineError names the file, row and column of anything else than 0 and 1, and how to mend it.
     """
+    if not path.is_file():
+        raise PipelineError(f"label table {shown(path)} is missing; name the right file with --labels")
     from pandera.pandas import Check, Column, DataFrameSchema
 
     columns = {name: Column(int, Check.isin([0, 1])) for name in FILTER_NAMES}
     schema = DataFrameSchema({"img_no": Column(int, Check.ge(0), unique=True), **columns})
-    return read_table(path, schema)[["img_no", *FILTER_NAMES]].sort_values("img_no", ignore_index=True)
+    return read_table(path, schema, CURE)[["img_no", *FILTER_NAMES]].sort_values("img_no", ignore_index=True)
 
 
 def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:
@@ -103,11 +110,13 @@ def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: 
     return labels[same].reset_index(drop=True), notes
 
 
-def deal_folds(labels: pd.DataFrame, property_name: str, fold_seed: int, folds: int = FOLDS) -> pd.Series:
+def deal_folds(
+    labels: pd.DataFrame, property_name: str, fold_seed: int, folds: int = FOLDS, path: Path | None = None
+) -> pd.Series:
     """Stratified fold (0..folds-1) of each labelled face, indexed by img_no.
 
     It depends on the whole label table and the seed only, so that a model never sees its held-out faces, however many
-    pictures a run has. PipelineError if a class is too rare.
+    pictures a run has. PipelineError if a class is too rare; it names `path`, the file of the labels.
     """
     values = labels[property_name].to_numpy()
     order = np.random.default_rng([fold_seed, zlib.crc32(property_name.encode())])
@@ -116,8 +125,8 @@ def deal_folds(labels: pd.DataFrame, property_name: str, fold_seed: int, folds: 
         members = np.flatnonzero(values == value)
         if len(members) < folds:
             raise PipelineError(
-                f"only {len(members)} faces are labelled {property_name} = {value}, at least {folds} "
-                "are needed for the folds; label more faces"
+                f"{f'{shown(path)}: ' if path else ''}only {len(members)} faces are labelled "
+                f"{property_name} = {value}, at least {folds} are needed for the folds; label more faces"
             )
         fold[order.permutation(members)] = (dealt + np.arange(len(members))) % folds
         dealt += len(members)

@@ -148,7 +148,11 @@ def train_models(
             stale = [plan for plan in plans if plan.property_name == name]
             if not stale:
                 continue
-            folds = deal_folds(labels, name, settings.fold_seed).reindex(labelled["img_no"]).to_numpy()
+            folds = (
+                deal_folds(labels, name, settings.fold_seed, path=settings.labels)
+                .reindex(labelled["img_no"])
+                .to_numpy()
+            )
             architecture = settings.architectures[name]
             data = FoldData(crop_pixels(pixels, architecture), labelled[name].to_numpy(), folds)
             _check_classes(name, data.labels, folds)

@@ -27,7 +27,10 @@ def list_pictures(run: Run) -> pd.DataFrame:
     folder, latents = run.path(*FOLDER), run.path(*LATENTS)
     names = sorted(path.name for path in folder.glob("*.jpg") if NAME.fullmatch(path.name))
     if not names:
-        raise PipelineError(f"no sampled faces in {folder}; run run_original_generator.py --run {run} first")
+        raise PipelineError(
+            f"no sampled faces in {folder}; run run_original_generator.py --run {run} first, or put pictures of your "
+            "own there: 000000.jpg, 000001.jpg, ..., each of exactly the profile's resolution"
+        )
     numbers = np.array([int(name[:6]) for name in names])
     seeds = np.full(len(numbers), -1)
     if latents.exists():
@@ -42,8 +45,8 @@ def list_pictures(run: Run) -> pd.DataFrame:
         strangers = sorted(set(numbers.tolist()) - set(seed_of))
         if strangers:
             raise PipelineError(
-                f"{folder / f'{strangers[0]:06d}.jpg'} is not listed in {latents} ({len(strangers)} "
-                f"such pictures); delete them or run run_original_generator.py --run {run} again"
+                f"{folder / f'{strangers[0]:06d}.jpg'} is not listed in {latents} ({len(strangers)} such pictures); "
+                f"run run_original_generator.py --run {run} again, or give pictures of your own a run of their own"
             )
         seeds = np.array([seed_of[number] for number in numbers.tolist()])
     paths = ["/".join((*FOLDER, name)) for name in names]
@@ -58,7 +61,8 @@ def read_pictures(paths: list[Path], resolution: int) -> np.ndarray:
         if pixels.shape != (resolution, resolution, 3):
             raise PipelineError(
                 f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the profile's resolution is "
-                f"{resolution}; sample the faces again with this profile, or use the other profile"
+                f"{resolution}; sample the faces again with this profile, or use the other profile; pictures of your "
+                f"own must be {resolution}x{resolution}"
             )
         batch[row] = pixels
     return batch

@@ -64,7 +64,8 @@ def held_out_tables(
     rows, kinds = [], []
     wanted_all, passed_all = np.ones(len(labelled), bool), np.ones(len(labelled), bool)
     for name in FILTER_NAMES:
-        scored = out_of_fold(inference[name], labelled, deal_folds(labels, name, settings.fold_seed))
+        folds = deal_folds(labels, name, settings.fold_seed, path=settings.labels)
+        scored = out_of_fold(inference[name], labelled, folds)
         truth = labelled[name].to_numpy()
         fold_rows = []
         for fold in (*range(FOLDS), "all"):

@@ -42,6 +42,21 @@ FILTERS: dict[str, FilterSetting] = {
 FILTER_NAMES = tuple(FILTERS)
 
 
+# What a value of a training section may be, as arguments of `Profile.read`.
+TRAINING_LIMITS: dict[str, dict[str, float]] = {
+    "epochs": {"low": 1},
+    "patience": {"low": 0},
+    "batch": {"low": 1},
+    "learning_rate": {"above": 0},
+    "weight_decay": {"low": 0},
+    "largest_label": {"above": 0},
+    "rare_weight": {"low": 1},
+    "validation_share": {"low": 0, "high": 0.9},
+    "retry_above": {"low": 0},
+    "max_retries": {"low": 0},
+}
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How one fold is trained.
@@ -115,24 +130,27 @@ class FilterSettings:
         )
         tables = {}
         for key in ("windows", "cutoffs", "learning_rates", "epochs"):
-            tables[key] = dict(section.get(key, {}))
+            tables[key] = profile.section(f"cnn.{key}")
             refuse_unknown(profile, f"cnn.{key}", tables[key], set(FILTER_NAMES))
-        training = dict(section.get("training", {}))
-        refuse_unknown(profile, "cnn.training", training, {field.name for field in fields(TrainSettings)})
-        architectures = {}
+        training = read_training(profile, "cnn.training", TrainSettings)
+        width = profile.read("cnn.width", float, 1.0, above=0)
+        head = profile.read("cnn.head", int, 512, low=1)
+        architectures, cutoffs, rates, trainings = {}, {}, {}, {}
         for name, setting in FILTERS.items():
             try:
                 window = Window(*tables["windows"][name]) if name in tables["windows"] else setting.window
-                fit_stack(setting.layers, *window.size(profile.resolution), section.get("width", 1.0))
+                fit_stack(setting.layers, *window.size(profile.resolution), width)
             except (TypeError, ValueError) as error:
                 raise PipelineError(
                     f"profile {profile.path}, [cnn.windows] {name}: {error}; "
                     "give [top, bottom, left, right] as fractions of the picture"
                 ) from None
-            architectures[name] = Architecture(
-                profile.resolution, float(section.get("width", 1.0)), int(section.get("head", 512)), window
-            )
-        bundled = section.get("bundled")
+            architectures[name] = Architecture(profile.resolution, width, head, window)
+            cutoffs[name] = profile.read(f"cnn.cutoffs.{name}", float, setting.cutoff, low=0, high=1)
+            rates[name] = profile.read(f"cnn.learning_rates.{name}", float, setting.learning_rate, above=0)
+            epochs = profile.read(f"cnn.epochs.{name}", int, None, **TRAINING_LIMITS["epochs"])
+            trainings[name] = TrainSettings(**training | ({"epochs": epochs} if epochs else {}))
+        bundled = profile.read("cnn.bundled", str, None)
         if labels:
             label_table = Path(labels)
         else:
@@ -140,21 +158,27 @@ class FilterSettings:
         return cls(
             labels=label_table,
             bundled=ROOT / bundled if bundled else None,
-            fold_seed=int(section.get("fold_seed", 0)),
-            batch=int(section.get("batch", 64)),
-            min_passed=int(section.get("min_passed", 100)),
+            fold_seed=profile.read("cnn.fold_seed", int, 0, low=0),
+            batch=profile.read("cnn.batch", int, 64, low=1),
+            min_passed=profile.read("cnn.min_passed", int, 100, low=0),
             architectures=architectures,
-            cutoffs={name: float(tables["cutoffs"].get(name, FILTERS[name].cutoff)) for name in FILTER_NAMES},
-            learning_rates={
-                name: float(tables["learning_rates"].get(name, FILTERS[name].learning_rate)) for name in FILTER_NAMES
-            },
-            trainings={
-                name: TrainSettings(
-                    **training | ({"epochs": tables["epochs"][name]} if name in tables["epochs"] else {})
-                )
-                for name in FILTER_NAMES
-            },
+            cutoffs=cutoffs,
+            learning_rates=rates,
+            trainings=trainings,
         )
+
+
+def read_training(profile: Profile, section: str, settings: type) -> dict[str, Any]:
+    """What a section gives for the fields of a dataclass of training settings, each of its field's type.
+
+    PipelineError for unknown keys and impossible values.
+    """
+    given, known = profile.section(section), {field.name: field for field in fields(settings)}
+    refuse_unknown(profile, section, given, set(known))
+    return {
+        name: profile.read(f"{section}.{name}", type(known[name].default), **TRAINING_LIMITS.get(name, {}))
+        for name in given
+    }
 
 
 def refuse_unknown(profile: Profile, section: str, given: dict, known: set[str]) -> None:

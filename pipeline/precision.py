@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 
 if TYPE_CHECKING:
@@ -14,10 +13,7 @@ if TYPE_CHECKING:
 
 def wants_half(profile: Profile) -> bool:
     """Return the profile's `half` (false unless it says so); PipelineError unless it is true or false."""
-    value = profile.get("half", False)
-    if not isinstance(value, bool):
-        raise PipelineError(f"profile {profile.path}: half = {value!r}; write true or false")
-    return value
+    return profile.read("half", bool, False)
 
 
 def half_precision(device: torch.device, wanted: bool) -> AbstractContextManager:

@@ -1,5 +1,6 @@
 """A profile names the generator, parser and scorers of a run and holds every stage's preset numbers."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 _REQUIRED = object()
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 class Profile:
@@ -23,7 +25,7 @@ class Profile:
 
     def __init__(self, name: str, path: Path, settings: dict[str, Any]):
         self.name, self.path, self.settings = name, path, settings
-        self.resolution = int(self.get("resolution"))
+        self.resolution: int = self.read("resolution", int, low=1)
 
     @classmethod
     def load(cls, name: str | Path) -> "Profile":
@@ -51,6 +53,34 @@ class Profile:
             value = value[part]
         return value
 
+    def read(
+        self,
+        key: str,
+        kind: type,
+        default: Any = _REQUIRED,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        above: float | None = None,
+    ) -> Any:
+        """Return the value at a dotted key as a `kind`, or the default as it is.
+
+        kind: int, float (whole numbers count, nan and infinity do not), bool or str. Numbers must be at least `low`, at
+        most `high` and larger than `above`. PipelineError names file, key and what is expected.
+        """
+        value = self.get(key, default)
+        if value is default:
+            return value
+        if not _is_a(value, kind) or not _is_within(value, low, high, above):
+            section, _, name = key.rpartition(".")
+            bounds = ((low, "at least"), (above, "more than"), (high, "at most"))
+            told = " and ".join(f"{words} {bound}" for bound, words in bounds if bound is not None)
+            raise PipelineError(
+                f"profile {self.path}: {f'[{section}] ' if section else ''}{name} = {value!r}; "
+                f"write {_EXPECTED[kind]}{f' of {told}' if told else ''}"
+            )
+        return kind(value)
+
     def weight(self, name: str) -> Path:
         """Return the path of a weight file of section [weights]; PipelineError when it is not there."""
         path = ROOT / str(self.get(f"weights.{name}"))
@@ -60,6 +90,18 @@ class Profile:
                 f"weight file '{name}' of profile {self.name} is missing: {shown(path)}\n  cure: {cure}"
             )
         return path
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is not bool and isinstance(value, bool):
+        return False  # Python counts True as 1, a profile does not
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _is_within(value: Any, low: float | None, high: float | None, above: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
 
 
 def shown(path: Path | str) -> str:

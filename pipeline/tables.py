@@ -14,32 +14,31 @@ from pipeline.whole import atomic
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 
+CURE = "mend it, or delete the file and run the stage that writes it again"
 TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
 
 
 def write_table(path: Path | str, frame: pd.DataFrame, schema: "DataFrameSchema") -> None:
     """Check a frame against its schema and write it whole as UTF-8 CSV, without the index."""
-    checked = _validated(path, frame, schema, list(range(2, len(frame) + 2)))
+    checked = _validated(path, frame, schema, list(range(2, len(frame) + 2)), CURE)
     with atomic(path) as temporary:
         checked.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
 
 
-def read_table(path: Path | str, schema: "DataFrameSchema") -> pd.DataFrame:
+def read_table(path: Path | str, schema: "DataFrameSchema", cure: str = CURE) -> pd.DataFrame:
     """Read a CSV and check it against its schema; text columns hold "" and number columns NaN where empty.
 
-    PipelineError names the file, row (line of the file, from 1), column, what was expected and what was found.
+    PipelineError names the file, row (line of the file, from 1), column, what was expected and what was found, and
+    ends with `cure`: what to do about a table that no stage can write again.
     """
-    names, rows, lines = _read_rows(Path(path))
+    names, rows, lines = _read_rows(Path(path), cure)
     missing = [name for name, column in schema.columns.items() if _lacks(column, name, names)]
     if missing:
-        raise PipelineError(
-            f"{path}: column {', '.join(missing)} is missing (found: {', '.join(names)}); "
-            "restore the column or run the stage that writes this table again"
-        )
+        raise PipelineError(f"{path}: column {', '.join(missing)} is missing (found: {', '.join(names)}); {cure}")
     frame = pd.DataFrame(
-        {name: _converted(path, name, [row[k] for row in rows], lines, schema) for k, name in enumerate(names)}
+        {name: _converted(path, name, [row[k] for row in rows], lines, schema, cure) for k, name in enumerate(names)}
     )
-    return _validated(path, frame, schema, lines)
+    return _validated(path, frame, schema, lines, cure)
 
 
 def join_on_img_no(
@@ -71,19 +70,18 @@ def join_on_img_no(
     return joined.sort_values("img_no", ignore_index=True)
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def _read_rows(path: Path, cure: str) -> tuple[list[str], list[list[str]], list[int]]:
     rows, lines = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             names = next(reader, None)
             if not names:
-                raise PipelineError(f"{path} is empty; delete it and run the stage that writes it again")
+                raise PipelineError(f"{path} is empty; {cure}")
             for row in reader:
                 if row and len(row) != len(names):
                     raise PipelineError(
-                        f"{path}, row {reader.line_num}: expected {len(names)} fields, found {len(row)}; "
-                        "mend the row, or delete the file and run its stage again"
+                        f"{path}, row {reader.line_num}: expected {len(names)} fields, found {len(row)}; {cure}"
                     )
                 if row:
                     rows.append(row)
@@ -91,10 +89,10 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     except FileNotFoundError:
         raise PipelineError(f"table {path} is missing; run the stage that writes it") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise PipelineError(f"{path} is not a UTF-8 CSV ({error}); delete it and run its stage again") from None
+        raise PipelineError(f"{path} is not a UTF-8 CSV ({error}); {cure}") from None
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise PipelineError(f"{path}: column {', '.join(sorted(doubled))} occurs twice in the first row")
+        raise PipelineError(f"{path}: column {', '.join(sorted(doubled))} occurs twice in the first row; {cure}")
     return names, rows, lines
 
 
@@ -116,7 +114,9 @@ def _kind(name: str, schema: "DataFrameSchema") -> str:
     return ""
 
 
-def _converted(path: Path | str, name: str, cells: list[str], lines: list[int], schema: "DataFrameSchema") -> pd.Series:
+def _converted(
+    path: Path | str, name: str, cells: list[str], lines: list[int], schema: "DataFrameSchema", cure: str
+) -> pd.Series:
     kind = _kind(name, schema)
     values = pd.Series(cells, dtype=object)
     if kind == "text":
@@ -136,14 +136,15 @@ def _converted(path: Path | str, name: str, cells: list[str], lines: list[int], 
     if bad.any():
         row = int(np.flatnonzero(bad.to_numpy())[0])
         raise PipelineError(
-            f"{path}, row {lines[row]}, column {name}: expected {expected}, found '{cells[row]}'; "
-            "mend the value, or delete the file and run its stage again"
+            f"{path}, row {lines[row]}, column {name}: expected {expected}, found '{cells[row]}'; {cure}"
         )
     dtype = {"truth": bool, "integer": np.int64, "number": np.float64}.get(kind)
     return result.astype(dtype) if dtype else result
 
 
-def _validated(path: Path | str, frame: pd.DataFrame, schema: "DataFrameSchema", lines: list[int]) -> pd.DataFrame:
+def _validated(
+    path: Path | str, frame: pd.DataFrame, schema: "DataFrameSchema", lines: list[int], cure: str
+) -> pd.DataFrame:
     from pandera.errors import SchemaErrors
 
     frame = frame.reset_index(drop=True)
@@ -157,8 +158,7 @@ def _validated(path: Path | str, frame: pd.DataFrame, schema: "DataFrameSchema",
         column = f", column {first['column']}" if isinstance(first["column"], str) and row else ""
         more = f" ({len(failures)} failures in all)" if len(failures) > 1 else ""
         raise PipelineError(
-            f"{path}{row}{column}: expected {first['check']}, found '{first['failure_case']}'{more}; "
-            "mend it, or delete the file and run its stage again"
+            f"{path}{row}{column}: expected {first['check']}, found '{first['failure_case']}'{more}; {cure}"
         ) from None
 
 

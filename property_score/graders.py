@@ -83,7 +83,7 @@ def shared_faces(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[in
         if "trained_on" not in provenance:
             raise PipelineError(
                 f"the {provenance.get('scorer', 'scorer')} does not tell which faces it was trained on, so it can "
-                "neither judge nor be judged; train it again (python -m property_score.train_bundled)"
+                "neither judge nor be judged; train it again on faces of known seeds (property_score.train_bundled)"
             )
         seeds.append(set(parse_seeds(provenance["trained_on"])) if provenance["trained_on"] else set())
     return sorted(seeds[0] & seeds[1])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import PipelineError
+from pipeline.precision import wants_half
 from pipeline.profile import Profile
 
 if TYPE_CHECKING:
@@ -50,14 +51,17 @@ class OracleHeadPose:
 
 
 class FaceXFormerHeadPose:
-    """The head-pose task of FaceXFormer (Narayan et al., 2024), signs as that network gives them."""
+    """The head-pose task of FaceXFormer (Narayan et al., 2024), signs as that network gives them.
+
+    half: half precision on a GPU.
+    """
 
     reads = "crop"
 
-    def __init__(self, path: Path, device: "str | torch.device" = "cpu"):
+    def __init__(self, path: Path, device: "str | torch.device" = "cpu", half: bool = True):
         from segmentation.facexformer_parser import FaceXFormerParser
 
-        self._parser = FaceXFormerParser.load(path, device)
+        self._parser = FaceXFormerParser.load(path, device, half)
 
     def angles(self, pictures: np.ndarray) -> np.ndarray:
         from segmentation.parser import to_tensor
@@ -79,9 +83,11 @@ def head_pose_source(profile: Profile) -> str:
 
 
 def load_head_pose(name: str, profile: Profile, device: "str | torch.device" = "cpu") -> HeadPose:
-    """Load one of SOURCES with the profile's weights; PipelineError when the file is missing or does not fit."""
-    kind = {"oracle": OracleHeadPose, "facexformer": FaceXFormerHeadPose}[name]
-    return kind(profile.weight(SOURCES[name]), device)
+    """Load one of SOURCES with the profile's weights and its `half`; PipelineError when the file does not fit."""
+    path = profile.weight(SOURCES[name])
+    if name == "facexformer":
+        return FaceXFormerHeadPose(path, device, wants_half(profile))
+    return OracleHeadPose(path, device)
 
 
 def angle_table(reader: HeadPose, batches: Iterable[np.ndarray]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from pipeline.artefacts import (
 )
 from pipeline.command import Summary, limit_threads, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.precision import wants_half
 from pipeline.profile import Profile
 from pipeline.progress import progress
 from pipeline.run import Run
@@ -154,6 +155,7 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
     origin = {
         "code": work.stamp["code"],
         "parser": work.stamp["options"]["parser"],
+        "half": work.stamp["options"]["half"],
         "weights": digest(work.stamp["inputs"]["parser"]),
     }
     digests = {img_no: _digest(path) for img_no, path in work.sources.items()}
@@ -184,7 +186,7 @@ def _parser(profile: Profile, *more_code: str) -> tuple[dict[str, Any], dict[str
             f"profile {profile.path}: unknown face parser '{parser}' in [segmentation]; use {', '.join(PARSER_CODE)}"
         )
     code = code_version(*CODE, *more_code, *PARSER_CODE[parser])
-    return {"parser": parser}, {"parser": profile.weight(parser)}, code
+    return {"parser": parser, "half": wants_half(profile)}, {"parser": profile.weight(parser)}, code
 
 
 def _parse(work: Plan, missing: list[int], digests: dict[int, str], device: "torch.device") -> Iterator[Record]:

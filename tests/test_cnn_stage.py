@@ -15,10 +15,11 @@ import pytest
 import run_cnn
 from cnn import bundle, models
 from cnn.labels import deal_folds, match_labels, read_labels
-from cnn.settings import FILTER_NAMES, FOLDS
+from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
 from pipeline.artefacts import stamp_path, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
+from pipeline.profile import Profile
 from pipeline.run import Run
 from tests.cnn_faces import toy_faces, write_world
 
@@ -177,11 +178,11 @@ def test_folds_depend_on_the_label_table_and_the_seed_alone(trained):
         assert counts.max() - counts.min() <= 1 and len(counts) == FOLDS
     assert folds.equals(deal_folds(labels, "glass", 0)) and not folds.equals(deal_folds(labels, "glass", 1))
     rare = labels.assign(glass=(np.arange(len(labels)) < 3).astype(int))
-    with pytest.raises(PipelineError, match=r"only 3 faces are labelled glass = 1"):
-        deal_folds(rare, "glass", 0)
+    with pytest.raises(PipelineError, match=r"my labels\.csv: only 3 faces are labelled glass = 1"):
+        deal_folds(rare, "glass", 0, path=Path("my labels.csv"))
 
 
-def test_a_label_table_without_a_column_is_named_with_the_column(world, tmp_path):
+def test_a_faulty_label_table_is_named_and_never_to_be_deleted(world, tmp_path):
     run, profile, labels = world
     pd.read_csv(labels).drop(columns="age").to_csv(tmp_path / "short.csv", index=False)
     with pytest.raises(PipelineError, match=r"short\.csv: column age is missing"):
@@ -191,6 +192,15 @@ def test_a_label_table_without_a_column_is_named_with_the_column(world, tmp_path
     (tmp_path / "odd.csv").write_text("\n".join(text))
     with pytest.raises(PipelineError, match=r"odd\.csv, row 5, column age.*found '2'"):
         run_cnn.plan(options(run, profile, labels=str(tmp_path / "odd.csv")))
+    head = "img_no,gender,quality,age,glass\n"
+    faults = (b"", head.encode("utf-16"), *(f"{head}{row}\n".encode() for row in ("0,1,1,2,0", "0,1", "0,x,1,0,0")))
+    for fault in faults:
+        (tmp_path / "odd.csv").write_bytes(fault)
+        with pytest.raises(PipelineError, match=r"odd\.csv.*mend this label table") as raised:
+            run_cnn.plan(options(run, profile, labels=str(tmp_path / "odd.csv")))
+        assert "delete" not in str(raised.value) and "stage" not in str(raised.value)
+    with pytest.raises(PipelineError, match="label table .* is missing; name the right file"):
+        run_cnn.plan(options(run, profile, labels=str(tmp_path)))
 
 
 def test_labels_of_other_faces_are_refused_or_left_out(world, tmp_path):
@@ -224,12 +234,39 @@ def test_bad_input_is_named_with_its_cure(world, tmp_path):
     broken.unlink()
     with pytest.raises(PipelineError, match=r"1 faces listed in .*latents\.npz have no picture"):
         run_cnn.plan(options(run, profile))
-    with pytest.raises(PipelineError, match="no sampled faces"):
+    with pytest.raises(PipelineError, match=r"no sampled faces.*000000\.jpg, 000001\.jpg.*exactly"):
         run_cnn.plan(options(tmp_path / "empty", profile))
     misspelt = tmp_path / "misspelt.toml"
     misspelt.write_text(profile.read_text().replace("min_passed", "min_pased"))
     with pytest.raises(PipelineError, match="unknown key min_pased"):
         run_cnn.plan(options(run, misspelt))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[cnn]\nhead = 'x'", r"\[cnn\] head = 'x'; write a whole number of at least 1"),
+        ("[cnn]\nwidth = 'x'", r"\[cnn\] width = 'x'; write a number of more than 0"),
+        ("[cnn]\nbatch = 0", r"\[cnn\] batch = 0; write a whole number of at least 1"),
+        ("[cnn]\nwindows = 3", r"'cnn.windows' must be a section \[cnn.windows\], found 3"),
+        ("[cnn]\ntraining = 3", r"'cnn.training' must be a section"),
+        ("[cnn]\nbundled = 3", r"\[cnn\] bundled = 3; write a text"),
+        ("[cnn.windows]\nglass = 3", r"\[cnn.windows\] glass: .*give \[top, bottom, left, right\]"),
+        (
+            "[cnn.cutoffs]\ngender = 'high'",
+            r"\[cnn.cutoffs\] gender = 'high'; write a number of at least 0 and at most 1",
+        ),
+        ("[cnn.cutoffs]\ngender = nan", r"\[cnn.cutoffs\] gender = nan; write a number"),
+        ("[cnn.learning_rates]\nage = 0", r"\[cnn.learning_rates\] age = 0; write a number of more than 0"),
+        ("[cnn.epochs]\nage = 0", r"\[cnn.epochs\] age = 0; write a whole number of at least 1"),
+        ("[cnn.training]\nepochs = '7'", r"\[cnn.training\] epochs = '7'; write a whole number of at least 1"),
+        ("[cnn.training]\nflip = 1", r"\[cnn.training\] flip = 1; write true or false"),
+    ],
+)
+def test_impossible_settings_are_named_with_file_key_and_what_is_expected(tmp_path, line, message):
+    (tmp_path / "odd.toml").write_text(f"resolution = 32\n{line}\n")
+    with pytest.raises(PipelineError, match=rf"odd\.toml.*{message}"):
+        FilterSettings.of(Profile.load(tmp_path / "odd.toml"))
 
 
 def test_a_checkpoint_of_the_wrong_shape_is_refused(world, tmp_path):

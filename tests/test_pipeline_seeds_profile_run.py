@@ -1,5 +1,7 @@
 """Seeds, profiles and run folders."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,39 @@ def test_a_missing_key_or_weight_file_is_named_with_its_cure(write_profile, tmp_
         profile.weight("parsenet")
     with pytest.raises(PipelineError, match="'cnn.nothing' is missing"):
         profile.get("cnn.nothing")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "limits", "expected"),
+    [
+        ("'big'", int, {}, "'big'; write a whole number"),
+        ("true", int, {}, "True; write a whole number"),
+        ("1.5", int, {}, "1.5; write a whole number"),
+        ("0", int, {"low": 1}, "0; write a whole number of at least 1"),
+        ("0", float, {"above": 0, "high": 1}, "0; write a number of more than 0 and at most 1"),
+        ("nan", float, {}, "nan; write a number"),
+        ("'false'", bool, {}, "'false'; write true or false"),
+        ("3", str, {}, "3; write a text"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_file_key_and_what_is_expected(tmp_path, value, kind, limits, expected):
+    (tmp_path / "odd.toml").write_text(f"resolution = 8\n[part]\nkey = {value}\n")
+    with pytest.raises(PipelineError, match=rf"odd\.toml: \[part\] key = {re.escape(expected)}$"):
+        Profile.load(tmp_path / "odd.toml").read("part.key", kind, **limits)
+
+
+@pytest.mark.parametrize("value", ["'big'", "0", "true", "12.5"])
+def test_a_resolution_that_cannot_be_is_refused(tmp_path, value):
+    (tmp_path / "odd.toml").write_text(f"resolution = {value}\n")
+    with pytest.raises(PipelineError, match=r"odd\.toml: resolution = .*; write a whole number of at least 1"):
+        Profile.load(tmp_path / "odd.toml")
+
+
+def test_a_value_is_read_as_its_kind_and_an_absent_one_is_the_default(tmp_path):
+    (tmp_path / "own.toml").write_text("resolution = 8\n[part]\nwhole = 2\n")
+    profile = Profile.load(tmp_path / "own.toml")
+    width = profile.read("part.whole", float, 1.0, low=2, high=2)
+    assert isinstance(width, float) and width == 2 and profile.read("part.none", int, None) is None
 
 
 def test_a_run_creates_nothing_by_being_asked(tmp_path):

@@ -17,6 +17,7 @@ from pipeline.artefacts import read_image, read_json, save_arrays, save_image
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.seeds import parse_seeds
+from property_score.graders import shared_faces
 from property_score.measure import PROPERTIES
 from property_score.normalisation import Normalisation
 from property_score.property_cnn import CNNScorer
@@ -123,6 +124,16 @@ def test_the_model_tells_its_faces_and_its_units(trained):
     assert record["normalisation"] == fitted and record["scorer"] == "property CNN"
 
 
+def test_of_pictures_without_seeds_the_model_does_not_tell_its_faces(tmp_path):
+    run, profile = write_world(tmp_path)
+    (run / "stylegan" / "latents.npz").unlink()
+    run_property_cnn.run(options(run, profile, train=True, epochs=1))
+    record = CNNScorer.load(run / "property_score" / "models" / "merged_property_cnn.pth").provenance
+    assert "trained_on" not in record
+    with pytest.raises(PipelineError, match="does not tell which faces it was trained on"):
+        shared_faces(record, {"trained_on": "1-5"})
+
+
 def test_evaluate_prints_the_figures_of_the_test_part_and_changes_no_model(world, capsys):
     run, profile = world
     before = results(run)
@@ -146,6 +157,15 @@ def test_run_again_there_is_nothing_new(world):
         run_property_cnn.run(options(run, profile, train=train))
         assert not Summary.printed[-1].written
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+def test_another_precision_scores_the_faces_again(world, tmp_path):
+    run, profile = world
+    half = tmp_path / "half.toml"
+    half.write_text("half = true\n" + profile.read_text())
+    run_property_cnn.run(options(run, half))
+    written = [path.name for path, _ in Summary.printed[-1].written]
+    assert written == ["all_scores_v2_cnn.csv", "figures.csv"]
 
 
 def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_model_and_tables(world):
@@ -192,6 +212,41 @@ def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp
     bundled.unlink()
     with pytest.raises(PipelineError, match=r"property_cnn\.pth"):
         run_property_cnn.run(options(run, other))
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "message"),
+    [
+        ("width = 0.125", "width = 0", r"\[property_cnn\] width = 0; write a number of more than 0"),
+        ("width = 0.125", "width = 'wide'", r"\[property_cnn\] width = 'wide'; write a number"),
+        ("folds = 2", "folds = 1", r"\[property_cnn\] folds = 1; write a whole number of at least 2"),
+        ("batch = 16", "batch = 0", r"\[property_cnn.training\] batch = 0; write a whole number of at least 1"),
+        ("epochs = 6", "epochs = 1.5", r"\[property_cnn.training\] epochs = 1.5; write a whole number"),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_work(world, tmp_path, written, instead, message):
+    run, profile = world
+    (tmp_path / "odd.toml").write_text(profile.read_text().replace(written, instead))
+    with pytest.raises(PipelineError, match=message):
+        run_property_cnn.plan(options(run, tmp_path / "odd.toml", train=True))
+
+
+def test_epochs_are_for_a_training_and_at_least_one(world):
+    run, profile = world
+    with pytest.raises(PipelineError, match="--epochs 0: give at least 1"):
+        run_property_cnn.plan(options(run, profile, train=True, epochs=0))
+    for others in ({}, {"evaluate": True}):
+        with pytest.raises(PipelineError, match="--epochs 3 concerns a training.*add --train"):
+            run_property_cnn.plan(options(run, profile, epochs=3, **others))
+    assert run_property_cnn.plan(options(run, profile, train=True, epochs=3)).training["epochs"] == 3
+
+
+def test_folds_that_do_not_fit_the_faces_are_refused_before_the_main_training(world, tmp_path, monkeypatch):
+    run, profile = world
+    (tmp_path / "odd.toml").write_text(profile.read_text().replace("folds = 2", "folds = 50"))
+    monkeypatch.setattr(run_property_cnn, "read_pictures", lambda *_: pytest.fail("pictures were read"))
+    with pytest.raises(PipelineError, match="need 2 to 13 folds for 53 faces, got 50"):
+        run_property_cnn.run(options(run, tmp_path / "odd.toml", train=True))
 
 
 def test_bad_input_is_named_with_its_cure(world, tmp_path):

@@ -197,6 +197,11 @@ def test_missing_stage_3_and_a_wrong_policy_are_told_before_anything_is_read(tmp
         score(tmp_path / "empty", write_profile(property_score={"missing": "guess"}))
 
 
+def test_robust_is_true_or_false_and_no_text(parsed_run, write_profile):
+    with pytest.raises(PipelineError, match=r"\[property_score\] robust = 'false'; write true or false"):
+        score(parsed_run, write_profile(property_score={"robust": "false"}))
+
+
 def test_normalisation_is_the_sample_mean_and_deviation_or_robust_and_survives_saving(tmp_path):
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 10.0, math.nan], "b": [5.0] * 5, "reason": ["", "", "", "", "x"]})
     fitted = Normalisation.fit(frame)

@@ -13,6 +13,7 @@ from stylegan_golden import digest, error
 from pipeline.artefacts import save_weights
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
+from property_score.head_pose import load_head_pose
 from segmentation.face_crop import crop, crop_corners
 from segmentation.facexformer import HEADS, FaceXFormer, load_facexformer
 from segmentation.facexformer_parser import FaceXFormerParser, described, prepare
@@ -229,6 +230,9 @@ def test_the_profile_decides_about_half_precision(half, monkeypatch, tmp_path):
     path.write_text("\n".join([*lines, "[segmentation]", "parser = 'facexformer'"]))
     monkeypatch.setitem(PARSERS, "facexformer", lambda *arguments: arguments)
     assert load_parser(Profile.load(path), "cuda") == (tmp_path / "model.pt", "cuda", half)
+    monkeypatch.setattr(FaceXFormerParser, "load", lambda *arguments: arguments)
+    reader = load_head_pose("facexformer", Profile.load(path), "cuda")
+    assert reader._parser == (tmp_path / "model.pt", "cuda", half)
 
 
 def test_a_plain_state_dict_in_half_precision_loads_too(network, tmp_path):

@@ -115,6 +115,19 @@ def test_other_weights_make_everything_stale(tmp_path, write_profile):
     assert all(before[name] != after[name] for name in before if "/parsing_0" in name)
 
 
+def test_another_precision_makes_everything_stale(tmp_path, profile, monkeypatch):
+    filtered_run(tmp_path / "run")
+    parse(tmp_path / "run", profile)
+    profile.write_text("half = true\n" + profile.read_text())
+    parsed, real = [], stage._parse
+    monkeypatch.setattr(
+        stage, "_parse", lambda work, missing, *rest: parsed.extend(missing) or real(work, missing, *rest)
+    )
+    parse(tmp_path / "run", profile)
+    assert len(parsed) == 7
+    assert parse(tmp_path / "run", profile).written == []
+
+
 KILLED = """
 import itertools, os, signal, sys
 import run_segmentation

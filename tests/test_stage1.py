@@ -86,6 +86,23 @@ def test_the_folder_keeps_in_step_with_a_smaller_and_a_larger_run(tmp_path, tiny
         assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / f"fresh{n}")
 
 
+def test_pictures_that_it_did_not_write_are_never_deleted(tmp_path, tiny_profile):
+    own, run = tmp_path / "own", tmp_path / "run"
+    for folder, name in ((own, "000000.jpg"), (run, "000006.jpg"), (run, "holiday.jpg")):
+        if folder == run:
+            sample_into(run, tiny_profile, n=6)
+        path = folder / "stylegan" / "synthesize_results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+        before = bytes_of(folder)
+        for options in ({"n": 4}, {"n": 4, "force": True}):
+            with pytest.raises(PipelineError, match=rf"synthesize_results holds 1 pictures .*{name}.*--run.*--from 2"):
+                sample_into(folder, tiny_profile, **options)
+        assert bytes_of(folder) == before
+        path.unlink()
+    assert len(sample_into(run, tiny_profile, n=4)) == 3
+
+
 def test_another_generator_or_psi_replaces_every_image(tmp_path, write_profile):
     run = tmp_path / "run"
     other = make_generator_file(tmp_path / "other.pth", seed=1)
