@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
+import torch
 
 from pipeline.command import Summary, resolve_device, usable_cores
 from pipeline.errors import PipelineError
@@ -151,6 +152,20 @@ def test_devices_resolve_or_are_refused_with_a_choice():
         with pytest.raises(PipelineError, match="--device"):
             resolve_device(name)
     assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert resolve_device(name) == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_device(name) == torch.device("cuda:1")
+    assert resolve_device("cuda:0").index == 0 and resolve_device("cpu").type == "cpu"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(PipelineError, match="process 2 of torchrun .* 2 CUDA devices"):
+        resolve_device(name)
 
 
 @pytest.mark.parametrize(("error", "code"), [("PipelineError('bad row')", 2), ("KeyboardInterrupt", 130)])
