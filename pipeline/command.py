@@ -36,7 +36,8 @@ class StageOptions:
 def main(options_class: type, function: Callable[[Any], None], examples: str = "") -> None:
     """Parse the command line into `options_class`, call `function` with it, and end the process honestly.
 
-    A PipelineError becomes one message on stderr and exit code 2, an interrupt exit code 130.
+    A PipelineError becomes one message on stderr and exit code 2, an interrupt exit code 130. A negative `seed` is
+    refused here, for all commands that have one.
     """
     import tyro
 
@@ -46,6 +47,9 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
         description += "\n\nexamples:\n" + "\n".join(lines)
     options = tyro.cli(options_class, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     try:
+        seed = getattr(options, "seed", 0)
+        if seed < 0:
+            raise PipelineError(f"--seed {seed}: seeds are not negative")
         function(options)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

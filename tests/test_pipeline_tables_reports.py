@@ -9,7 +9,7 @@ import pandera.pandas as pa
 import pytest
 import torch
 
-from pipeline.command import Summary, resolve_device, usable_cores
+from pipeline.command import StageOptions, Summary, main, resolve_device, usable_cores
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.report import Report, mean_interval, wilson_interval
@@ -177,3 +177,11 @@ def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_negative_seed_is_refused_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stage", "--seed", "-1"])
+    with pytest.raises(SystemExit) as ended:
+        main(StageOptions, lambda options: pytest.fail("it ran"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: --seed -1: seeds are not negative\n"
