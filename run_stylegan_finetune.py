@@ -29,9 +29,9 @@ class Options(StageOptions):
 
     v1 (conditional) starts from the profile's generator, all others from v1. Each writes stylegan_modified/
     stylegan_{gen,dis}_fine_tuned_{version}.pth, its log, reports/finetune_{version}.md and the table of all versions,
-    reports/finetune.md. Killed and started again, or with more --steps, it goes on where it was. In the demo world each
-    takes 3 to 6 minutes on one core (v5: three experiments). Several processes: torchrun --nproc-per-node 2 --
-    run_stylegan_finetune.py ...
+    reports/finetune.md. Killed and started again, or with more --steps, it goes on where it was. The profile must have
+    an oracle. In the demo world each takes 3 to 6 minutes on one core (v5: three experiments). Several processes:
+    torchrun --nproc-per-node 2 -- run_stylegan_finetune.py ...
     """
 
     version: Literal["v1", "v2", "v3", "v4", "v5", "v8", "v9"] = "v1"

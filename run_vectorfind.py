@@ -133,8 +133,6 @@ def plan(options: VectorFindOptions) -> Plan:
         raise PipelineError(
             f"--k-percent {k_percent:g}: the top and the bottom must not overlap; give more than 0, at most 50"
         )
-    if options.seed < 0:
-        raise PipelineError(f"--seed {options.seed}: seeds are not negative")
     passes = {
         name: float(value)
         for name, value in zip(EDITED, profile.get("vectorfind.passes", [0.92, 0.88, 0.88]), strict=True)

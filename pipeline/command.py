@@ -36,7 +36,8 @@ class StageOptions:
 def main(options_class: type, function: Callable[[Any], None], examples: str = "") -> None:
     """Parse the command line into `options_class`, call `function` with it, and end the process honestly.
 
-    A PipelineError becomes one message on stderr and exit code 2, an interrupt exit code 130.
+    A PipelineError becomes one message on stderr and exit code 2, an interrupt exit code 130. A negative `seed` is
+    refused here, for all commands that have one.
     """
     import tyro
 
@@ -46,6 +47,9 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
         description += "\n\nexamples:\n" + "\n".join(lines)
     options = tyro.cli(options_class, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     try:
+        seed = getattr(options, "seed", 0)
+        if seed < 0:
+            raise PipelineError(f"--seed {seed}: seeds are not negative")
         function(options)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,7 +60,10 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
 
 
 def resolve_device(name: str) -> "torch.device":
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a torch device; PipelineError when it is not there."""
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a torch device; PipelineError when it is not there.
+
+    Each process that torchrun starts gets a GPU of its own, that of its LOCAL_RANK, unless `name` numbers one.
+    """
     import torch
 
     if name == "auto":
@@ -67,6 +74,13 @@ def resolve_device(name: str) -> "torch.device":
         raise PipelineError(f"--device {name} is unknown; use auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise PipelineError(f"--device {name}: {torch.cuda.device_count()} CUDA devices found; use --device cpu")
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if device.index >= torch.cuda.device_count():
+            raise PipelineError(
+                f"process {device.index} of torchrun finds no GPU of its own: {torch.cuda.device_count()} CUDA devices "
+                "found; start at most as many processes, or use --device cpu"
+            )
     if device.type not in ("cpu", "cuda"):
         raise PipelineError(f"--device {name} is not supported; use auto, cpu, cuda or cuda:1")
     return device

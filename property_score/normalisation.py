@@ -15,7 +15,7 @@ IQR_OF_NORMAL = 1.3489795003921634  # interquartile range of the standard normal
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Centre and scale of each score; `apply` turns raw values into z-scores, `invert` back."""
+    """Centre and scale of each score; `apply` turns raw values into z-scores."""
 
     centre: dict[str, float]
     scale: dict[str, float]
@@ -53,13 +53,6 @@ class Normalisation:
         for name in self._present(frame):
             values = (frame[name].to_numpy(np.float64) - self.centre[name]) / self.scale[name]
             result[name] = np.where(np.isfinite(values), values, np.nan)
-        return result
-
-    def invert(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return a copy with the fitted columns in raw units again."""
-        result = frame.copy()
-        for name in self._present(frame):
-            result[name] = frame[name].to_numpy(np.float64) * self.scale[name] + self.centre[name]
         return result
 
     def record(self) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from pipeline.recognition import refusal, shape
 from property_score.measure import PROPERTIES
 from property_score.second_grader import SecondGrader, is_second_grader, load_second_grader
 
-MERGED_FILE = "merged_property_cnn.pth"
 _DEEP = "32 64 P 64 P 128 P 128 P 128"
 
 # name of the sub-network: window, layers at 256x256, outputs

@@ -1,6 +1,5 @@
 """Reads rendered shards: `shard_*.npz` with `images` uint8 [N, H, W, 3] and `masks` uint8 [N, H, W]."""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def _groups(files: list[Path], memory_mb: int) -> Iterator[list[Path]]:
     group: list[Path] = []
     total = 0.0
     for file in files:
-        need = _megabytes(file)
+        need = file.stat().st_size / 2**20  # np.savez does not compress: a file is as large as its arrays
         if group and total + need > memory_mb:
             yield group
             group, total = [], 0.0
@@ -78,13 +77,19 @@ def _groups(files: list[Path], memory_mb: int) -> Iterator[list[Path]]:
     yield group
 
 
-def _megabytes(file: Path) -> float:
-    with zipfile.ZipFile(file) as archive:
-        return sum(archive.getinfo(f"{name}.npy").file_size for name in ("images", "masks")) / 2**20
+def read_shard(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read a shard's arrays; PipelineError names the file and the cure when it is damaged or lacks one of `names`."""
+    try:
+        return read_arrays(file, names)
+    except PipelineError as error:
+        raise PipelineError(
+            f"{error}\n  cure: delete {file.name} and render what is missing: python -m virtual_face.dataset --out "
+            f"{file.parent}, with the options in dataset.json there"
+        ) from None
 
 
 def _read(file: Path) -> Pair:
-    arrays = read_arrays(file, ("images", "masks"))
+    arrays = read_shard(file, ("images", "masks"))
     images, masks = arrays["images"], arrays["masks"]
     fits = images.dtype == masks.dtype == np.uint8 and images.shape == (*masks.shape, 3) and masks.ndim == 3
     if not fits or masks.max(initial=0) > 10:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn.models import model_paths
 from pipeline.artefacts import code_version
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
-from pipeline.profile import Profile, shown
+from pipeline.profile import Profile
 from pipeline.run import Run
-from stylegan_modified.plan import Call
+from stylegan_modified.plan import Call, stage_2_results
 from stylegan_modified.settings import settings_of
 from stylegan_modified.versions import Version
 
@@ -67,6 +66,12 @@ def generator_path(run: Run, tag: str) -> Path:
 def make_climb(options: StageOptions, version: Version, steps: int | None = None) -> ClimbPlan:
     """Resolve options against the profile; PipelineError names what is missing."""
     profile, run, notes = Profile.load(options.profile), Run(options.run), []
+    if not profile.get("weights.attribute_net", None):
+        raise PipelineError(
+            f"profile {profile.name} has no oracle (attribute_net in [weights]), which measures the rungs of the "
+            "family; take a world that has one (--profile demo). Stage 5, run_stylegan_finetune_v9.py, needs none: "
+            "there the filter CNNs judge"
+        )
     family = version.name.split("_")[0]
     sections = ["finetune", "finetune.climb", f"finetune.{family}"]
     if version.published:
@@ -82,19 +87,9 @@ def make_climb(options: StageOptions, version: Version, steps: int | None = None
         "property_cnn": _property_cnn(profile, run),
         **_start(profile, run, version, notes),
     }
-    folder = run.path("stylegan", "synthesize_results_filtered")
-    faces = sorted(folder.glob("*.jpg"))
-    if len(faces) < int(settings["batch"]):
-        raise PipelineError(
-            f"{shown(folder)} holds {len(faces)} faces, one batch needs {settings['batch']}; run stages 1 and 2 first "
-            "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
-        )
-    if (settings["guidance"] and not version.published) or version.encoder:
-        for name, paths in model_paths(run).items():
-            for fold, path in enumerate(paths):
-                if not path.is_file():
-                    raise PipelineError(f"{path}, which guides the generator, is missing; run stage 2 (run_cnn.py)")
-                weights[f"{name} {fold}"] = path
+    filters = bool(settings["guidance"] and not version.published) or version.encoder
+    folder, faces, models = stage_2_results(run, int(settings["batch"]), filters)
+    weights |= models
     stamp = {
         "options": {**settings, "version": version.tag, "resolution": profile.resolution},
         "seed": options.seed,

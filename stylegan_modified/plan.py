@@ -118,19 +118,9 @@ def make_plan(
             "there is no bundled v9 net (generator_v9 in [weights]): training started from the base generator, with so "
             "few steps that the concept share will rise little; --train takes the steps it needs"
         )
-    folder = run.path("stylegan", "synthesize_results_filtered")
-    faces = sorted(folder.glob("*.jpg"))
-    if len(faces) < int(settings["batch"]):
-        raise PipelineError(
-            f"{shown(folder)} holds {len(faces)} faces, one batch needs {settings['batch']}; run stages 1 and 2 first "
-            "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
-        )
-    if settings["guidance"] or "oracle" not in weights:
-        for name, paths in model_paths(run).items():
-            for fold, path in enumerate(paths):
-                if not path.is_file():
-                    raise PipelineError(f"{path}, which guides or judges faces, is missing; run stage 2 (run_cnn.py)")
-                weights[f"{name} {fold}"] = path
+    filters = bool(settings["guidance"]) or "oracle" not in weights
+    folder, faces, models = stage_2_results(run, int(settings["batch"]), filters)
+    weights |= models
     start = "bundle" if bundle else "base"
     stamp = {
         "options": {**settings, "start": start, "train": train, "resolution": profile.resolution},
@@ -152,6 +142,28 @@ def make_plan(
         stamp=stamp,
         notes=notes,
     )
+
+
+def stage_2_results(run: Run, batch: int, filters: bool) -> tuple[Path, list[Path], dict[str, Path]]:
+    """Return the folder of the filtered faces, the faces in it, and the filter CNNs by name and fold.
+
+    filters: whether the CNNs are needed; without, none is returned. PipelineError where faces do not fill a batch, or a
+    CNN is missing.
+    """
+    folder = run.path("stylegan", "synthesize_results_filtered")
+    faces = sorted(folder.glob("*.jpg"))
+    if len(faces) < batch:
+        raise PipelineError(
+            f"{shown(folder)} holds {len(faces)} faces, one batch needs {batch}; run stages 1 and 2 first "
+            "(python run_pipeline.py --to 2), or loosen the cutoffs of stage 2"
+        )
+    if not filters:
+        return folder, faces, {}
+    models = {f"{name} {fold}": path for name, paths in model_paths(run).items() for fold, path in enumerate(paths)}
+    for path in models.values():
+        if not path.is_file():
+            raise PipelineError(f"{path}, which guides or judges faces, is missing; run stage 2 (run_cnn.py)")
+    return folder, faces, models
 
 
 def _trained_here(run: Run) -> dict[str, Any]:

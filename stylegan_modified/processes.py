@@ -30,9 +30,17 @@ class Processes:
 
     @classmethod
     def start(cls, device: torch.device | str = "cpu", accumulate: int = 1) -> Processes:
-        """Join the processes that torchrun started, if any: NCCL on GPUs, gloo on CPUs."""
+        """Join the processes that torchrun started, if any: NCCL on GPUs, gloo on CPUs.
+
+        A GPU without a number is that of this process's LOCAL_RANK, as in `resolve_device`.
+        """
+        device = torch.device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=LONGEST)
+            if device.type == "cuda":
+                # NCCL speaks over the current device: all processes would meet on GPU 0.
+                own = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+                torch.cuda.set_device(own)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST)
         return cls(accumulate)
 
     @property

@@ -8,7 +8,17 @@ import torch
 import tyro
 
 from benchmarks import throughput_256 as benchmark
-from benchmarks.throughput_256 import EXAMPLES, Options, Work, measure, measure_sampling, plan, report
+from benchmarks.throughput_256 import (
+    EXAMPLES,
+    Options,
+    Row,
+    Work,
+    measure,
+    measure_sampling,
+    plan,
+    report,
+    write_report,
+)
 from pipeline.errors import PipelineError
 from pipeline.whole import read_json
 from stylegan.generator import Generator
@@ -34,6 +44,15 @@ def test_scores_are_measured_and_written(tmp_path, capsys):
     assert numbers["options"]["images"] == 2
     for text in (capsys.readouterr().out, (tmp_path / "speed.md").read_text()):
         assert "property scores v2" in text and f"{row['ours']:.2f}" in text
+    report_text = (tmp_path / "speed.md").read_text()
+    assert "images per second" in report_text and "share of pixels that have another class" in report_text
+
+
+def test_the_verdict_says_whether_the_asked_ratio_is_met(tmp_path):
+    rows = [Row("a", 1.0, ours, asked, 0.01, 0.02) for ours, asked in ((4.0, 4.0), (3.9, 4.0), (9.0, None))]
+    assert [row.verdict for row in rows] == ["met", "MISSED", "-"]
+    write_report(tmp_path / "speed.md", "a CPU", "float32", 8, 4, rows)
+    assert "| a | 1.00 | 3.90 | 3.90 | 4.00 | MISSED | 0.01 (at most 0.02) |" in (tmp_path / "speed.md").read_text()
 
 
 def test_a_fast_wrong_result_ends_the_run(monkeypatch):

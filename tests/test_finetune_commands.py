@@ -1,5 +1,7 @@
 """Every version trains, is measured and reported by one command, and its faces can be drawn."""
 
+import shutil
+
 import finetune_world as world
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from pipeline.run import Run
 from property_score.property_cnn import MergedPropertyCNN
 from stylegan.checkpoint import load_generator
 from stylegan.sampling import images_of, to_uint8
+from stylegan_modified.plan import stage_2_results
 from virtual_face.oracle import AttributeNet
 
 SIDE = 32
@@ -135,7 +138,21 @@ def test_problems_are_named_before_training(place, tmp_path):
         finetune(empty, version="v4")
     with pytest.raises(PipelineError, match="holds 0 faces"):
         finetune(empty, version="v1")
+    with pytest.raises(PipelineError, match=r"celeba256 has no oracle .*--profile demo.*run_stylegan_finetune_v9\.py"):
+        finetune(("celeba256", tmp_path), version="v1")
     with pytest.raises(PipelineError, match="belongs to v5"):
         finetune(empty, version="v4", experiment=1)
     with pytest.raises(PipelineError, match="at least 1"):
         finetune(place, version="v1", steps=0)
+
+
+def test_faces_and_filter_cnns_of_stage_2_are_found_or_named(place, tmp_path):
+    folder, faces, models = stage_2_results(Run(place[1]), batch=12, filters=True)
+    assert len(faces) == 12 and faces[0] == folder / "000000.jpg" and len(models) == 20
+    assert all(path.is_file() for path in models.values())
+    assert stage_2_results(Run(place[1]), batch=12, filters=False)[2] == {}
+    with pytest.raises(PipelineError, match="holds 12 faces, one batch needs 13"):
+        stage_2_results(Run(place[1]), batch=13, filters=False)
+    shutil.copytree(folder, tmp_path / "stylegan" / folder.name)
+    with pytest.raises(PipelineError, match=r"_0\.pt, which guides or judges faces, is missing"):
+        stage_2_results(Run(tmp_path), batch=12, filters=True)

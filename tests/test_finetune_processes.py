@@ -6,6 +6,8 @@ import sys
 import finetune_process
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 
 from pipeline.artefacts import read_json
 from pipeline.errors import PipelineError
@@ -43,3 +45,18 @@ def test_a_batch_that_cannot_be_cut_is_refused():
     assert list(Processes(2).own(4)) == [slice(0, None, 2), slice(1, None, 2)]
     with pytest.raises(PipelineError, match="cannot be cut into 3 equal parts"):
         list(Processes(3).own(8))
+
+
+@pytest.mark.parametrize(("device", "calls"), [
+    ("cuda:1", [("set", 1), ("join", "nccl")]),
+    ("cuda", [("set", 3), ("join", "nccl")]),
+    ("cpu", [("join", "gloo")]),
+])  # fmt: skip
+def test_a_process_takes_its_gpu_before_it_joins_the_others(monkeypatch, device, calls):
+    seen = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: seen.append(("set", index)))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: seen.append(("join", backend)))
+    Processes.start(device)
+    assert seen == calls

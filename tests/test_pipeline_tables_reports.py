@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
+import torch
 
-from pipeline.command import Summary, resolve_device, usable_cores
+from pipeline.command import StageOptions, Summary, main, resolve_device, usable_cores
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.report import Report, mean_interval, wilson_interval
@@ -153,6 +154,20 @@ def test_devices_resolve_or_are_refused_with_a_choice():
     assert usable_cores() >= 1
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert resolve_device(name) == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_device(name) == torch.device("cuda:1")
+    assert resolve_device("cuda:0").index == 0 and resolve_device("cpu").type == "cpu"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(PipelineError, match="process 2 of torchrun .* 2 CUDA devices"):
+        resolve_device(name)
+
+
 @pytest.mark.parametrize(("error", "code"), [("PipelineError('bad row')", 2), ("KeyboardInterrupt", 130)])
 def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
     script = (
@@ -162,3 +177,11 @@ def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_negative_seed_is_refused_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stage", "--seed", "-1"])
+    with pytest.raises(SystemExit) as ended:
+        main(StageOptions, lambda options: pytest.fail("it ran"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: --seed -1: seeds are not negative\n"

@@ -99,10 +99,15 @@ def test_the_second_grader_is_rewritten_to_the_units_of_the_property_cnn():
         Normalisation(*({name: float(v) for name, v in zip(PROPERTIES, rng.random(8) + 0.5)} for _ in range(2)), {})
         for _ in range(2)
     )
-    with torch.no_grad():
-        before = own.invert(pd.DataFrame(network(images).numpy(), columns=list(PROPERTIES)))
-        factors = in_units_of(network, own, other)
-        after = other.invert(pd.DataFrame(network(images).numpy(), columns=list(PROPERTIES)))
+
+    def raw(normalisation: Normalisation) -> np.ndarray:
+        with torch.no_grad():
+            scores = network(images).numpy()
+        return scores * list(normalisation.scale.values()) + list(normalisation.centre.values())
+
+    before = raw(own)
+    factors = in_units_of(network, own, other)
+    after = raw(other)
     np.testing.assert_allclose(before, after, atol=1e-5)
     assert factors["eyes"] == pytest.approx(own.scale["eyes"] / other.scale["eyes"])
 

@@ -159,6 +159,9 @@ def test_held_out_shards_never_reach_the_training(tmp_path):
     np.savez(data / "shard_0001.npz", images=images, masks=masks[:, :64])
     with pytest.raises(PipelineError, match=r"shard_0001\.npz.*render it again"):
         next(Shards(data, held_out=1).batches(4, torch.Generator()))
+    (data / "shard_0001.npz").write_bytes((data / "shard_0000.npz").read_bytes()[:1000])
+    with pytest.raises(PipelineError, match=r"(?s)shard_0001\.npz cannot be read.*virtual_face\.dataset --out"):
+        next(Shards(data, held_out=1).batches(4, torch.Generator()))
 
 
 class _Known:

@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.errors import PipelineError
 from virtual_face.latent_map import BENDS, ODD_BENDS, LatentMap
 from virtual_face.oracle import AttributeNet, Oracle
 from virtual_face.population import ATTRIBUTES, FACTORS, INDEX, ODD_FACTORS, factors_from_seeds, head_parameters
 from virtual_face.population import true_attributes as table_of
 from virtual_face.render import background_statistics, render, render_factors
+from virtual_face.shards import read_shards
 from virtual_face.train_generator import GeneratorOptions, Training
 
 
@@ -162,6 +164,21 @@ def test_finished_weights_train_on_where_they_were(tmp_path):
     w = training.map.mean + p @ training.map.lift.T
     with torch.no_grad():
         assert torch.allclose(finished.synthesis(w)["image"], training.synthesis(p)["image"], atol=5e-3)
+
+
+def test_shards_are_joined_and_a_damaged_one_is_named_with_its_cure(tmp_path):
+    for k in range(2):
+        np.savez(tmp_path / f"shard_{k:04d}.npz", images=np.full((2, 4, 4, 3), k, np.uint8))
+    assert read_shards(tmp_path, ("images",))["images"][:, 0, 0, 0].tolist() == [0, 0, 1, 1]
+    assert len(read_shards(tmp_path, ("images",), most=1)["images"]) == 2
+    with pytest.raises(PipelineError, match=r"(?s)shard_0000\.npz lacks masks .*cure: delete shard_0000\.npz"):
+        read_shards(tmp_path, ("images", "masks"))
+    whole = (tmp_path / "shard_0001.npz").read_bytes()
+    (tmp_path / "shard_0001.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PipelineError, match=r"(?s)shard_0001\.npz cannot be read .*virtual_face\.dataset --out"):
+        read_shards(tmp_path, ("images",))
+    with pytest.raises(PipelineError, match=r"no shard_\*\.npz"):
+        read_shards(tmp_path / "nowhere", ("images",))
 
 
 def test_training_draws_rare_traits_oftener_and_learns(tmp_path):

@@ -38,7 +38,7 @@ class DatasetOptions:
 
     out: str
     count: int = 20000
-    """Number of pictures."""
+    """Number of pictures, rounded up to whole shards."""
     first_seed: int = 10_000_000
     """Seeds first_seed, first_seed + 1, ... (the run's own faces use small seeds)."""
     generator: str = ""

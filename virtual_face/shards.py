@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import PipelineError
+from segmentation.shards import read_shard
 
 
 def read_shards(folder: Path | str, names: tuple[str, ...], most: int | None = None) -> dict[str, np.ndarray]:
-    """Joins the named arrays of all shards of a folder (the first `most` shards); PipelineError if there are none."""
+    """Joins the named arrays of all shards of a folder (the first `most` shards).
+
+    PipelineError if there are none, or one is damaged or lacks an array.
+    """
     paths = sorted(Path(folder).glob("shard_*.npz"))[:most]
     if not paths:
         raise PipelineError(
@@ -18,11 +22,7 @@ def read_shards(folder: Path | str, names: tuple[str, ...], most: int | None = N
         )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for path in paths:
-        with np.load(path) as shard:
-            for name in names:
-                if name not in shard:
-                    raise PipelineError(
-                        f"{path}: holds no array '{name}' (has {', '.join(shard.files)}); render it again"
-                    )
-                parts[name].append(shard[name])
+        shard = read_shard(path, names)
+        for name in names:
+            parts[name].append(shard[name])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}

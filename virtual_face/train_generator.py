@@ -69,7 +69,7 @@ class GeneratorOptions:
     until_128: int = 40_000
     """Pictures seen at 32 and 64 pixels."""
     oracle: str = ""
-    """Oracle weights: adds the feature loss and the feature discriminator."""
+    """Oracle weights: adds the feature loss, and with --adversarial above 0 the feature discriminator."""
     feature: float = 0.25
     """Weight of the feature loss."""
     adversarial: float = 0.0
