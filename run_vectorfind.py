@@ -128,7 +128,7 @@ def plan(options: VectorFindOptions) -> Plan:
         "faces": _positive(options.faces, profile, "faces", 100, "--faces"),
         "batch": _positive(options.batch, profile, "batch", 50, "--batch"),
     }
-    k_percent = options.k_percent if options.k_percent is not None else float(profile.get("vectorfind.k_percent", 20.0))
+    k_percent = profile.read("vectorfind.k_percent", float, 20.0) if options.k_percent is None else options.k_percent
     if not 0 < k_percent <= 50:
         raise PipelineError(
             f"--k-percent {k_percent:g}: the top and the bottom must not overlap; give more than 0, at most 50"
@@ -174,7 +174,7 @@ def run(options: VectorFindOptions) -> None:
 
 
 def _positive(given: int | None, profile: Profile, key: str, default: int, option: str) -> int:
-    number = int(profile.get(f"vectorfind.{key}", default)) if given is None else given
+    number = profile.read(f"vectorfind.{key}", int, default, low=1) if given is None else given
     if number < 1:
         raise PipelineError(f"{option} {number}: give a number of at least 1")
     return number
