@@ -20,8 +20,9 @@ from vectorfind.stage import CODE, Plan, Stage
 
 STEPS = ("pool", "directions", "test", "report")
 FURTHER = ("judge", "effects", "reach", "select", "tsne", "compare", "sweep")
-# Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000, so that they never meet.
-SEED_SPAN, POOL_START, TEST_START = 10_000_000, 1_000_000, 9_000_000
+# Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000 up to 10,000,000, so that they never meet, nor
+# those that trained bundled networks (from 10,000,000 on). The next --seed begins far beyond these.
+SEED_SPAN, POOL_START, TEST_START, TEST_STOP = 1_000_000_000, 1_000_000, 9_000_000, 10_000_000
 EXAMPLES = """
 python run_vectorfind.py
 python run_vectorfind.py pool -n 20000
@@ -139,10 +140,10 @@ def plan(options: VectorFindOptions) -> Plan:
     }
     pool_start = options.seed * SEED_SPAN + POOL_START
     test_start = options.seed * SEED_SPAN + TEST_START
-    if chosen["rows"] > TEST_START - POOL_START or chosen["faces"] > SEED_SPAN - TEST_START:
+    if chosen["rows"] > TEST_START - POOL_START or chosen["faces"] > TEST_STOP - TEST_START:
         raise PipelineError(
             f"a pool of {chosen['rows']} and a test of {chosen['faces']} faces would share seeds: "
-            f"at most {TEST_START - POOL_START} and {SEED_SPAN - TEST_START}"
+            f"at most {TEST_START - POOL_START} and {TEST_STOP - TEST_START}"
         )
     return Plan(
         options,

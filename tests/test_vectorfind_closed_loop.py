@@ -185,7 +185,7 @@ def test_a_saved_model_loop_walks_the_same_and_only_with_its_own_nets(curved, tm
     assert (again.edit(codes, None, amounts) == loop.edit(codes, None, amounts)).all()
     with pytest.raises(PipelineError, match="belongs to another generator"):
         ModelLoop.load(tmp_path / "loop.npz", make_bench(seed=1))
-    with pytest.raises(PipelineError, match="made with another scorer"):
+    with pytest.raises(PipelineError, match="belongs to another scorer"):
         ModelLoop.load(tmp_path / "loop.npz", replace_scorer(curved))
     with pytest.raises(PipelineError, match="--method model_loop"):
         ModelLoop.load(tmp_path / "none.npz", curved)
