@@ -163,12 +163,8 @@ class EditModel:
     def gram(self, through: torch.Tensor) -> torch.Tensor:
         """Products [N, R, R] of the slopes with each other."""
         mixed = through @ self.first_straight
-        return (
-            through @ self.first_first @ through.transpose(1, 2)
-            + mixed
-            + mixed.transpose(1, 2)
-            + (self.straight_straight)
-        )
+        bent = through @ self.first_first @ through.transpose(1, 2)
+        return bent + mixed + mixed.transpose(1, 2) + self.straight_straight
 
     def along(self, through: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
         """Sums [N, D] of the slopes, amounts [N, R] of each."""
