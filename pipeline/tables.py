@@ -41,35 +41,6 @@ def read_table(path: Path | str, schema: "DataFrameSchema", cure: str = CURE) ->
     return _validated(path, frame, schema, lines, cure)
 
 
-def join_on_img_no(
-    left: pd.DataFrame, right: pd.DataFrame, names: tuple[str, str] = ("left", "right"), allow: str = ""
-) -> pd.DataFrame:
-    """Join two tables on `img_no`, sorted by it; rows without a partner are an error unless allowed.
-
-    names: what messages call the two tables. allow: "left", "right" or "both": rows of that table may lack a partner
-    and are then left out.
-    """
-    for frame, name in ((left, names[0]), (right, names[1])):
-        if "img_no" not in frame:
-            raise PipelineError(f"table {name} has no column img_no (found: {', '.join(map(str, frame.columns))})")
-        twice = frame.loc[frame["img_no"].duplicated(), "img_no"]
-        if len(twice):
-            raise PipelineError(f"table {name}: img_no {_some(twice)} occurs more than once")
-    for here, there, side in ((left, right, 0), (right, left, 1)):
-        alone = here.loc[~here["img_no"].isin(there["img_no"]), "img_no"]
-        if len(alone) and allow not in (("left", "right")[side], "both"):
-            raise PipelineError(
-                f"table {names[side]}: {len(alone)} rows have no partner in {names[1 - side]} (img_no {_some(alone)}); "
-                "run the stages that write them again, so that both cover the same images"
-            )
-    shared = [name for name in right.columns if name in left.columns and name != "img_no"]
-    clashing = [name for name in shared if name != "img_path"]
-    if clashing:
-        raise PipelineError(f"tables {names[0]} and {names[1]} both have the columns {', '.join(clashing)}")
-    joined = left.merge(right.drop(columns=shared), on="img_no", how="inner", validate="one_to_one")
-    return joined.sort_values("img_no", ignore_index=True)
-
-
 def _read_rows(path: Path, cure: str) -> tuple[list[str], list[list[str]], list[int]]:
     rows, lines = [], []
     try:

@@ -119,6 +119,8 @@ class GeometricScorer:
 
     def score(self, images: "torch.Tensor") -> pd.DataFrame:
         """Score pictures; see Scorer. A picture without a face has no score and says so."""
+        from stylegan.sampling import to_uint8
+
         parsed = self.parse(to_uint8(images))
         frame = parsed.table(measure(parsed.maps, parsed.faces, "v2", self.published, hairstyle=self.hairstyle))
         return frame if self.normalisation is None else self.normalisation.apply(frame)
@@ -145,11 +147,3 @@ class GeometricScorer:
         pairs = zip(pictures, found, strict=True)
         faces = [None if hit.box is None else crop(picture, hit.box) for picture, hit in pairs]
         return faces, [hit.reason for hit in found]
-
-
-def to_uint8(images: "torch.Tensor") -> np.ndarray:
-    """Return pictures float [N, 3, H, W] in [-1, 1] as uint8 [N, H, W, 3], as they would be saved."""
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(f"pictures are float [N, 3, H, W] in [-1, 1], got {images.dtype} {list(images.shape)}")
-    values = (images.detach().float() * 127.5 + 128.0).clamp(0, 255)
-    return values.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)

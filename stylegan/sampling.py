@@ -52,9 +52,14 @@ def images_of(
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """Images [N, 3, H, W] in [-1, 1] -> uint8 RGB [N, H, W, 3]: clip((x + 1) * 127.5 + 0.5) cut down, in double."""
-    scaled = (images.detach().cpu().double() + 1.0) * 127.5 + 0.5
-    return scaled.clamp_(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    """Images [N, 3, H, W] in [-1, 1] -> uint8 RGB [N, H, W, 3]: clip((x + 1) * 127.5 + 0.5) cut down, in double.
+
+    Bytes are made on the images' device. ValueError for anything but floats [N, 3, H, W].
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(f"images are float [N, 3, H, W] in [-1, 1], got {images.dtype} {list(images.shape)}")
+    scaled = (images.detach().double() + 1.0) * 127.5 + 0.5
+    return scaled.clamp_(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def from_uint8(images: np.ndarray) -> torch.Tensor:

@@ -21,7 +21,7 @@ from pipeline.tables import write_table
 from property_score.property_cnn import load_property_cnn
 from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, read_models
 from stylegan.generator import Generator
-from stylegan_modified import climb_figures, network_diagram
+from stylegan_modified import climb_figures, figures, network_diagram
 from stylegan_modified.aim import aim_labels, calibrate_labels, mean_slopes
 from stylegan_modified.augment import PLAIN, Augment
 from stylegan_modified.carry import fresh_discriminator, relabelled_generator, split_generator
@@ -271,7 +271,7 @@ class Climb:
         network_diagram.draw({name: net for name, net in nets.items() if net}, files["network"], version.tag)
         climb_figures.draw_losses(self.log, files["losses"])
         climb_figures.draw_obedience(self.log, files["obedience"])
-        climb_figures.draw_before_after(
+        figures.draw_before_after(
             self.monitor.pictures(self.origin), self.monitor.pictures(trainer.average), files["faces"]
         )
         sampler = Sampler(trainer.average, version.psi, int(self.settings["sample_batch"]), self.device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -70,11 +69,6 @@ def draw_experiments(logs: dict[str, pd.DataFrame], path: Path) -> None:
         bottom.set_xlabel("step")
         top.legend()
     write_figure(figure, path)
-
-
-def draw_before_after(before: np.ndarray, after: np.ndarray, path: Path) -> None:
-    """Two rows of equal latents and zero labels, before above after; uint8 [N, R, R, 3] each."""
-    save_image(path, contact_sheet(np.concatenate([before, after]), columns=len(before)))
 
 
 def draw_labels(sampler: Sampler, version: Version, seeds: Sequence[int], path: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.report import Report, mean_interval, wilson_interval
 from pipeline.sheets import contact_sheet
-from pipeline.tables import join_on_img_no, read_table, write_table
+from pipeline.tables import read_table, write_table
 
 SCHEMA = pa.DataFrameSchema(
     {
@@ -76,21 +76,6 @@ def test_a_bad_frame_is_not_written(tmp_path):
     with pytest.raises(PipelineError, match="row 2, column eyes_score"):
         write_table(tmp_path / "t.csv", FRAME.assign(eyes_score=[3.0, 0.0, 0.0]), SCHEMA)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tables_join_by_img_no_and_not_by_row_order():
-    right = pd.DataFrame({"img_no": [5, 0, 2], "img_path": ["x", "y", "z"], "age": [50, 0, 20]})
-    joined = join_on_img_no(FRAME, right, ("faces", "ages"))
-    assert joined["age"].tolist() == [0, 20, 50] and joined["img_path"].tolist() == FRAME["img_path"].tolist()
-
-
-def test_rows_without_a_partner_are_an_error_unless_allowed():
-    right = pd.DataFrame({"img_no": [0, 2], "age": [0, 20]})
-    with pytest.raises(PipelineError, match=r"table faces: 1 rows have no partner in ages \(img_no 5\)"):
-        join_on_img_no(FRAME, right, ("faces", "ages"))
-    assert len(join_on_img_no(FRAME, right, ("faces", "ages"), allow="left")) == 2
-    with pytest.raises(PipelineError, match="more than once"):
-        join_on_img_no(FRAME, pd.concat([right, right]), ("faces", "ages"))
 
 
 def test_the_wilson_interval_agrees_with_known_values():

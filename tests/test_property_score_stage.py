@@ -24,7 +24,7 @@ from pipeline.tables import read_table, write_table
 from property_score.head_pose import ANGLES, OracleHeadPose
 from property_score.measure import measure
 from property_score.normalisation import Normalisation
-from property_score.scorer import ALIGNED_WINDOW, PROPERTIES, GeometricScorer, to_uint8
+from property_score.scorer import ALIGNED_WINDOW, PROPERTIES, GeometricScorer
 from property_score.tables import SCORE_COLUMNS, score_schema
 from segmentation.face_crop import FaceCropper
 from segmentation.parsenet import ParseNetParser
@@ -271,8 +271,3 @@ def test_the_geometric_scorer_gives_a_filtered_picture_its_row_of_stages_3_and_4
 def test_a_scorer_wants_either_a_cropper_or_a_window(parser):
     with pytest.raises(ValueError, match="either a cropper or a window"):
         GeometricScorer(parser)
-
-
-def test_pictures_become_bytes_as_they_would_be_saved():
-    values = torch.tensor([-1.2, -1.0, 0.0, 1.0, 1.2]).expand(1, 3, 1, 5)
-    assert to_uint8(values)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]

@@ -175,3 +175,6 @@ def test_eight_bit_images_round_trip():
     assert np.array_equal(to_uint8(from_uint8(pixels)), pixels)
     edge = torch.tensor([-2.0, -1.0, 1.0, 2.0]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
     assert to_uint8(edge)[0, :, :, 0].tolist() == [[0, 0], [255, 255]]
+    for wrong in (edge[0], edge[:, :1], torch.from_numpy(pixels).permute(0, 3, 1, 2)):
+        with pytest.raises(ValueError, match="images are float"):
+            to_uint8(wrong)

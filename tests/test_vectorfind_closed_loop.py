@@ -8,13 +8,14 @@ import torch
 from vectorfind_world import CurvedScorer, make_bench
 
 from pipeline.errors import PipelineError
-from vectorfind.closed_loop import KEPT_COLUMNS, REACHED, ClosedLoop, LoopOptions, code_factor
+from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor
 from vectorfind.grid import ends_of
 from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.score_model import EditModel, ScoreModel
 
 COLUMNS = [PROPERTIES.index(name) for name in EDITED]
+KEPT_COLUMNS = [k for k in range(len(PROPERTIES)) if k not in COLUMNS]
 
 
 def loop_in(bench, position="w", **options):

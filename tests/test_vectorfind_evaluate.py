@@ -13,14 +13,14 @@ from vectorfind.evaluate import (
     grid_table,
     per_face,
     result_table,
-    run_test,
     statistics_table,
     summary_table,
 )
+from vectorfind.graders import FINDER, Grader
 from vectorfind.grid import GRIDS, alone, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.protocol import BARS
+from vectorfind.protocol import BARS, run_graded
 from vectorfind.space import honest_space
 
 PUBLISHED_RESULT = [
@@ -49,10 +49,13 @@ def exact_directions(bench, sign=1.0):
     )
 
 
-def edit_faces(directions=None, faces=6, grid="deviations", bench=None):
+def edit_faces(directions=None, faces=6, grid="deviations", bench=None, ends=np.inf):
     bench = bench or make_bench()
     directions = directions or exact_directions(bench)
-    return run_test(bench, directions, Grouping("none", ()), range(50, 50 + faces), grid_named(grid))
+    ends = np.tile(np.array([-ends, ends], np.float32), (len(PROPERTIES), 1))
+    finder = [Grader(FINDER, bench.scorer, np.ones(len(PROPERTIES), np.float32), ends)]
+    seeds = range(50, 50 + faces)
+    return run_graded(bench, directions, Grouping("none", ()), seeds, grid_named(grid), finder)[FINDER]
 
 
 def test_all_grids_are_5_mouths_by_2_eyes_by_5_poses_in_the_published_order():
@@ -68,10 +71,7 @@ def test_all_grids_are_5_mouths_by_2_eyes_by_5_poses_in_the_published_order():
 
 
 def test_the_slope_is_of_what_a_fitted_grid_asks_for():
-    bench = make_bench()
-    ends = np.tile(np.array([-1.0, 1.0], np.float32), (len(PROPERTIES), 1))
-    grid = grid_named("reachable")
-    test = run_test(bench, exact_directions(bench), Grouping("none", ()), range(50, 56), grid, ends)
+    test = edit_faces(grid="reachable", ends=1.0)
     faces = per_face(test)
     narrow = np.ptp(test.asked[:, :, 1], axis=1) < 3
     assert narrow.any() and (faces["mouth_slope"][narrow] - 1).abs().max() < 1e-2

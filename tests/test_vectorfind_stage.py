@@ -101,8 +101,8 @@ def test_same_seed_twice_same_tables_another_seed_other_ones(stage):
 @pytest.mark.parametrize("after", ["pool", "directions", "test"])
 def test_stopped_between_or_inside_steps_it_ends_with_the_same_tables(stage, monkeypatch, after):
     whole = contents(stage("whole"))
-    names = {"pool": "sample_pool", "directions": "find_directions", "test": "run_test"}
-    module = {"pool": "vectorfind.pool", "directions": "vectorfind.finding", "test": "vectorfind.evaluate"}[after]
+    names = {"pool": "sample_pool", "directions": "find_directions", "test": "run_graded"}
+    module = {"pool": "vectorfind.pool", "directions": "vectorfind.finding", "test": "vectorfind.protocol"}[after]
     with monkeypatch.context() as patch:
         inner = __import__(module, fromlist=["x"])
         real = getattr(inner, names[after])

@@ -21,7 +21,6 @@ from vectorfind.directions import check_belongs
 from vectorfind.names import EDITED, PROPERTIES
 
 EDITED_COLUMNS = [PROPERTIES.index(name) for name in EDITED]
-KEPT_COLUMNS = [k for k in range(len(PROPERTIES)) if k not in EDITED_COLUMNS]
 # Tikhonov term of the edited rows: next to nothing for a score that moves with the code (its gradient is near 1 per
 # pool deviation), but a score that has run into its floor cannot call for leaps that spoil the others.
 FIRM = 0.02

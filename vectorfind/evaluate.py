@@ -1,4 +1,4 @@
-"""The image generation test: every face edited 50 ways along all three directions at once; do the scores obey?"""
+"""The image generation test in tables: every face edited 50 ways along all three directions at once; do scores obey?"""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.report import mean_interval, wilson_interval
-from vectorfind.bench import Bench
-from vectorfind.directions import DirectionSet
-from vectorfind.grid import Grid, face_amounts
-from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
 DIGITS = 4
@@ -38,35 +34,6 @@ class Test:
     score_sds: np.ndarray
     asked: np.ndarray | None = None
     ends: np.ndarray | None = None
-
-
-def run_test(
-    bench: Bench, directions: DirectionSet, grouping: Grouping, seeds, grid: Grid, ends=None, progress=None
-) -> Test:
-    """Edit the face of every seed by every row of the grid, with the directions of its own group, and score the images.
-
-    Group and scores come straight from the decoded tensors. progress: called with the number of images done. ends
-    [8, 2]: where scores end (`grid.ends_of`), for a fitted grid.
-    """
-    seeds = np.asarray(list(seeds), np.int64)
-    amounts = grid.amounts()
-    codes = bench.encode(bench.latents(seeds), directions.position)
-    base = bench.measure(codes, directions.position)
-    groups = grouping.assign(base)
-    asked = face_amounts(grid, base, directions.score_sds, ends)
-    scores = np.empty((len(seeds), len(amounts), len(PROPERTIES)), np.float32)
-    # As many faces at a time as fill a batch of the bench, at least one.
-    block = max(1, bench.batch // len(amounts))
-    for start in range(0, len(seeds), block):
-        faces = slice(start, start + block)
-        repeated = np.repeat(codes[faces], len(amounts), axis=0)
-        tiled = asked[faces].reshape(-1, amounts.shape[1])
-        edited = directions.edit(repeated, np.repeat(groups[faces], len(amounts)), tiled, raw=grid.raw)
-        measured = bench.measure(edited, directions.position, progress)
-        scores[faces] = measured.reshape(-1, len(amounts), len(PROPERTIES))
-    return Test(
-        seeds, groups, base, scores, amounts, np.asarray(directions.score_sds), asked=None if grid.raw else asked
-    )
 
 
 def per_face(test: Test) -> pd.DataFrame:

@@ -80,12 +80,17 @@ def grader_files(profile: Profile, run: Run, names) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.is_file()}
 
 
+def finder_of(bench: Bench, scores: np.ndarray) -> Grader:
+    """The scorer that finds directions, its deviations those of scores [n, 8] of the whole pool."""
+    return _grader(FINDER, bench.scorer, scores)
+
+
 def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: str, finder_scores) -> list[Grader]:
     """Graders with their deviations, measured on at most SPREAD_FACES evenly spaced codes of the pool; finder first.
 
     codes: [n, D] array or ShardedArray at `position`; finder_scores [n, 8]: of the whole pool.
     """
-    graders = [_grader(FINDER, bench.scorer, finder_scores)]
+    graders = [finder_of(bench, finder_scores)]
     if not scorers:
         return graders
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SPREAD_FACES)).astype(int))

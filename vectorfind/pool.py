@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class PoolPlan:
 
 
 class ShardedArray:
-    """Rows of one stored array across its memory-mapped shards; `[a:b]`, `[index array]`, `chunks()` copy rows.
+    """Rows of one stored array across its memory-mapped shards; `[a:b]` and `[index array]` copy rows.
 
     Results are float32, whatever the storage type.
     """
@@ -71,13 +70,6 @@ class ShardedArray:
             out[here] = self._map(shard)[rows[here] - shard * self.shard_rows]
         return out
 
-    def chunks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """(row slice, float32 rows) shard by shard: the whole pool in bounded memory."""
-        for shard in range(-(-len(self) // self.shard_rows)):
-            start = shard * self.shard_rows
-            stop = min(start + self.shard_rows, len(self))
-            yield slice(start, stop), np.asarray(self._map(shard)[: stop - start], np.float32)
-
     def _map(self, shard: int) -> np.ndarray:
         file = self.files[shard]
         try:
@@ -91,8 +83,8 @@ class ShardedArray:
 class Pool:
     """The first `rows` samples of a pool on disk.
 
-    `codes(position)` is a ShardedArray [rows, D], `scores` float32 [rows, 8] in the order of PROPERTIES, `seeds` int64
-    [rows]. Shards hold whole multiples of `shard_rows`, so a smaller pool is the prefix of a larger one, byte by byte.
+    `codes(position)` is a ShardedArray [rows, D], `scores` float32 [rows, 8] in the order of PROPERTIES. Shards
+    hold whole multiples of `shard_rows`, so a smaller pool is the prefix of a larger one, byte by byte.
     """
 
     def __init__(self, folder: Path, plan: PoolPlan, rows: int):
@@ -101,10 +93,6 @@ class Pool:
 
     def __len__(self) -> int:
         return self.rows
-
-    @property
-    def seeds(self) -> np.ndarray:
-        return self.plan.seed_start + np.arange(self.rows, dtype=np.int64)
 
     def codes(self, position: str) -> ShardedArray:
         """The stored codes of one position; PipelineError naming the pool if it was sampled without it."""

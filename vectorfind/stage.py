@@ -28,6 +28,7 @@ _EDITING = (
     "vectorfind.network_editor",
     "vectorfind.gradient_net",
 )
+_TESTING = ("vectorfind.protocol", "vectorfind.graders", "vectorfind.evaluate", "vectorfind.grid")
 CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
     "directions": (
@@ -40,15 +41,8 @@ CODE = {
         *_EDITING,
         *_MODELS,
     ),
-    "test": ("vectorfind.evaluate", "vectorfind.grid", "vectorfind.tables", *_EDITING, *_MODELS),
-    "judge": (
-        "vectorfind.protocol",
-        "vectorfind.graders",
-        "vectorfind.evaluate",
-        "vectorfind.grid",
-        *_EDITING,
-        *_MODELS,
-    ),
+    "test": (*_TESTING, "vectorfind.tables", *_EDITING, *_MODELS),
+    "judge": (*_TESTING, *_EDITING, *_MODELS),
     "reach": ("vectorfind.reach", *_EDITING, *_MODELS),
     "effects": ("vectorfind.effects", "vectorfind.protocol", "vectorfind.graders", *_EDITING, *_MODELS),
     # All that a row of a sweep goes through.
@@ -59,11 +53,8 @@ CODE = {
         "vectorfind.mended",
         "vectorfind.calibration",
         "vectorfind.network_training",
-        "vectorfind.protocol",
-        "vectorfind.evaluate",
-        "vectorfind.grid",
         "vectorfind.effects",
-        "vectorfind.graders",
+        *_TESTING,
         *_EDITING,
         *_MODELS,
     ),
@@ -287,11 +278,12 @@ class Stage:
             check_disjoint,
             grid_table,
             result_table,
-            run_test,
             statistics_table,
             summary_table,
         )
-        from vectorfind.grid import ends_of, grid_named
+        from vectorfind.graders import FINDER, finder_of
+        from vectorfind.grid import grid_named
+        from vectorfind.protocol import run_graded
         from vectorfind.tables import GRID, RESULT, STATISTICS, SUMMARY
 
         directions, grouping = self.open_directions()
@@ -299,8 +291,9 @@ class Stage:
         check_disjoint(range(start, start + directions.provenance["pool_rows"]), self.plan.test_seeds)
         grid = grid_named(self.files.setting.grid)
         with progress(len(grid.amounts()) * self.plan.faces, f"testing on {self.plan.faces} faces") as bar:
-            ends = ends_of(self.open_pool().scores) if grid.fitted else None
-            measured = run_test(self.bench, directions, grouping, self.plan.test_seeds, grid, ends, bar.update)
+            finder = [finder_of(self.bench, self.open_pool().scores)]
+            tests = run_graded(self.bench, directions, grouping, self.plan.test_seeds, grid, finder, bar.update)
+        measured = tests[FINDER]
         result = result_table(measured, self.plan.passes)
         write_table(tables[0], grid_table(measured), GRID)
         write_table(tables[1], statistics_table(result), STATISTICS)

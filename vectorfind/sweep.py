@@ -16,7 +16,7 @@ from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
 from vectorfind.evaluate import per_face
-from vectorfind.graders import FINDER, measure_spreads
+from vectorfind.graders import FINDER, finder_of
 from vectorfind.grid import grid_named
 from vectorfind.names import EDITED
 from vectorfind.protocol import bootstrap, passed, run_graded
@@ -46,7 +46,7 @@ def run_sweep(stage) -> list[Path]:
         # Only the SVM looks at extremes.
         for k in (shares if method.startswith(("svm", "mixed")) else (plan.k_percent,))
     ]
-    finder, oracle = measure_spreads(stage.bench, {}, None, "w", stage.open_pool().scores), open_judge(stage)
+    finder, oracle = [finder_of(stage.bench, stage.open_pool().scores)], open_judge(stage)
     there = set(table[KEY].itertuples(index=False, name=None))
     with progress(len(wishes), "sweep") as bar:
         for wish in wishes:
