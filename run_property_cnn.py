@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -142,9 +143,7 @@ def plan(options: Options) -> Plan:
     if not scores.exists():
         raise PipelineError(f"{scores} is missing; run compute_property_scores.py --run {run} first")
     model = run.path("property_score", "models", "merged_property_cnn.pth")
-    takes_bundled = not options.train and profile.get("weights.property_cnn", None)
-    bundled = profile.weight("property_cnn") if takes_bundled else None
-    work = Plan(run, profile.resolution, wants_half(profile), width, folds, training, numbers, bundled, model, None)
+    work = Plan(run, profile.resolution, wants_half(profile), width, folds, training, numbers, None, model, None)
     here = _source(model) == "trained"
     if options.evaluate:
         if not _source(model):
@@ -153,10 +152,12 @@ def plan(options: Options) -> Plan:
             )
     elif not options.train and here and not options.force:
         work.notes.append("the property CNN that was trained in this run is kept; --force goes back to the bundled one")
-    elif not options.train and bundled:
-        work.model_stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": bundled}, "code": ""}
+    elif not options.train and profile.get("weights.property_cnn", None):
+        work.bundled = profile.weight("property_cnn")
+        inputs = {"bundled": work.bundled}
+        work.model_stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": inputs, "code": ""}
     else:
-        work.bundled, normalisation = None, run.path(*NORMALISATION)
+        normalisation = run.path(*NORMALISATION)
         if not normalisation.exists():
             raise PipelineError(f"{normalisation} is missing; run compute_property_scores.py --run {run} again")
         settings = {"width": width, "folds": folds, "training": training, "resolution": work.resolution}
@@ -307,8 +308,11 @@ def _text(frame: pd.DataFrame) -> str:
 def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     """Bring scores and figures up to date and return the figures."""
     target, figures = work.run.path(*CNN_SCORES), work.log("figures.csv")
+    # Other folds give other scores of the training's own faces and leave the weights as they are.
+    record = _provenance(work.model)
+    known = hashlib.sha256("".join(str(record.get(name)) for name in ("split", "out_of_fold")).encode()).hexdigest()
     stamp = {
-        "options": {"resolution": work.resolution, "half": work.half},
+        "options": {"resolution": work.resolution, "half": work.half, "known_scores": known[:16]},
         "seed": None,
         "inputs": {"model": work.model, "scores": work.run.path(*SCORES), "images": work.run.path(*FILTERED)},
         "code": code_version(*SCORING_CODE),

@@ -76,9 +76,9 @@ def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:
 def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, list[str]]:
     """The label rows that belong to the run's pictures, and notes for the summary.
 
-    A row counts when the picture of the same img_no came from the same seed; of pictures whose generator is not
-    recorded none does, unless the labels name none either. PipelineError if the labels were made for the faces of
-    another generator or another truncation.
+    A row counts when the picture of the same img_no came from the same seed, or when the table records no origin at
+    all; of pictures whose generator is not recorded none does, unless the labels name none either. PipelineError if the
+    labels were made for the faces of another generator or another truncation.
     """
     notes = []
     made_for, found = Origin.of_stamp(path), Origin.of_stamp(run.path(*FOLDER))
@@ -104,7 +104,9 @@ def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: 
         notes.append("which generator the labelled faces come from is not recorded; labels are taken on trust")
     seed_of = pictures.set_index("img_no")["seed"].reindex(labels["img_no"]).to_numpy()
     known = ~np.isnan(seed_of)
-    same = known & ((seed_of == -1) | (seed_of == label_seeds(path, labels)))
+    # A table without an origin, as one made by hand, names pictures of this run and knows of no seeds.
+    on_trust = made_for.seeds is None and not made_for.generator
+    same = known & ((seed_of == -1) | on_trust | (seed_of == label_seeds(path, labels)))
     if known.sum() > same.sum():
         notes.append(f"{known.sum() - same.sum()} labels left out: the faces of these img_no come from other seeds")
     return labels[same].reset_index(drop=True), notes

@@ -218,7 +218,10 @@ def write_logs(run: Run, property_name: str, models: list[Path]) -> list[Path]:
         else:
             path.unlink(missing_ok=True)
     rows = [record["log"] for record in records if "log" in record]
+    log = run.path("cnn", "log", f"train_log_{property_name}.csv")
     if rows:
-        written.append(run.path("cnn", "log", f"train_log_{property_name}.csv"))
-        write_table(written[-1], pd.DataFrame(rows), schemas.TRAIN_LOG)
+        write_table(log, pd.DataFrame(rows), schemas.TRAIN_LOG)
+        written.append(log)
+    else:
+        log.unlink(missing_ok=True)
     return written

@@ -37,6 +37,8 @@ class PublishOptions:
 def publish(options: PublishOptions) -> None:
     """Copy and relink; PipelineError for a report or a picture that is not there."""
     source, target = Path(options.run) / "reports", Path(options.to)
+    if source.resolve() == target.resolve():
+        raise PipelineError(f"--to {target} is where the reports of {options.run} lie; name another folder")
     names = options.reports or tuple(path.stem for path in sorted(source.glob("*.md")))
     if not names:
         raise PipelineError(f"{source} holds no reports; run the stages first")
@@ -45,9 +47,14 @@ def publish(options: PublishOptions) -> None:
         report = source / f"{name}.md"
         if not report.is_file():
             raise PipelineError(f"{report} is missing; run the stage that writes it")
-        shutil.rmtree(target / name, ignore_errors=True)
         text = report.read_text()
-        for link in dict.fromkeys(PICTURE.findall(text)):
+        links = list(dict.fromkeys(PICTURE.findall(text)))
+        for link in links:
+            if not (report.parent / link).is_file():
+                cure = "delete the report and run its stage again"
+                raise PipelineError(f"{report} shows {link}, which is missing; {cure}")
+        shutil.rmtree(target / name, ignore_errors=True)
+        for link in links:
             text = text.replace(f"]({link})", f"]({_copied(report, link, target / name)})")
         with atomic(target / f"{name}.md") as temporary:
             temporary.write_text(text)
@@ -58,8 +65,6 @@ def publish(options: PublishOptions) -> None:
 
 def _copied(report: Path, link: str, folder: Path) -> str:
     picture = report.parent / link
-    if not picture.is_file():
-        raise PipelineError(f"{report} shows {link}, which is missing; delete the report and run its stage again")
     folder.mkdir(parents=True, exist_ok=True)
     # A repository keeps every version for ever.
     with Image.open(picture) as image:

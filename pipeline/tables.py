@@ -131,8 +131,3 @@ def _validated(
         raise PipelineError(
             f"{path}{row}{column}: expected {first['check']}, found '{first['failure_case']}'{more}; {cure}"
         ) from None
-
-
-def _some(values: pd.Series) -> str:
-    shown = ", ".join(str(value) for value in values.head(5))
-    return shown + (", ..." if len(values) > 5 else "")

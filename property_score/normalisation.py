@@ -27,7 +27,8 @@ class Normalisation:
         """Fit on the measured (finite) values of a table, all its number columns by default.
 
         robust: median and interquartile range (scaled to the normal distribution) instead of mean and sample standard
-        deviation (ddof 1). A column with fewer than two different values gets the scale 1.
+        deviation (ddof 1), unless half of a column is one value, which leaves no range: then the deviation. A column
+        with fewer than two different values gets the scale 1.
         """
         columns = columns or tuple(frame.select_dtypes("number").columns)
         centre, scale, count = {}, {}, {}
@@ -39,9 +40,11 @@ class Normalisation:
                 centre[name] = float(np.median(values) if robust else values.mean())
             if len(values) > 1:
                 low, high = np.quantile(values, [0.25, 0.75])
-                spread = float((high - low) / IQR_OF_NORMAL if robust else values.std(ddof=1))
+                spreads = [float(values.std(ddof=1)), 1.0]
+                if robust:
+                    spreads.insert(0, float((high - low) / IQR_OF_NORMAL))
                 # A constant column can keep a spread of rounding errors.
-                scale[name] = spread if spread > 1e-12 * max(1.0, abs(centre[name])) else 1.0
+                scale[name] = next(spread for spread in spreads if spread > 1e-12 * max(1.0, abs(centre[name])))
         return cls(centre, scale, count, "median" if robust else "mean")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -325,6 +325,9 @@ def test_labels_of_generated_faces_are_not_put_on_somebody_elses_pictures(tmp_pa
     pictures = pd.DataFrame({"img_no": [0, 1, 2], "seed": -1})
     matched, notes = match_labels(path, labels, pictures, Run(tmp_path / "run"))
     assert len(matched) == 2 and "on trust" in notes[0]  # a table that names no generator: the user's own
+    sampled = pictures.assign(seed=[5000, 5001, 5002])  # faces of --seeds 5000-5002, labelled by hand
+    matched, notes = match_labels(path, labels, sampled, Run(tmp_path / "run"))
+    assert matched["img_no"].tolist() == [0, 1] and len(notes) == 1
     write_json(stamp_path(path), {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": "0-1"}})
     matched, notes = match_labels(path, labels, pictures, Run(tmp_path / "run"))
     assert not len(matched) and "no labels" in notes[0]

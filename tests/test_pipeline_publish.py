@@ -31,5 +31,12 @@ def test_a_missing_report_or_picture_is_named(tmp_path):
     (tmp_path / "reports" / "a.md").write_text("![c](gone.png)\n")
     with pytest.raises(PipelineError, match="shows gone.png, which is missing"):
         publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
+    (tmp_path / "to" / "a").mkdir(parents=True)
+    (tmp_path / "to" / "a" / "old.png").write_bytes(b"of an earlier report")
+    with pytest.raises(PipelineError, match="shows gone.png"):
+        publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
+    assert (tmp_path / "to" / "a" / "old.png").is_file()  # nothing is lost
+    with pytest.raises(PipelineError, match="name another folder"):
+        publish(PublishOptions(str(tmp_path), to=str(tmp_path / "reports")))
     with pytest.raises(PipelineError, match="b.md is missing"):
         publish(PublishOptions(str(tmp_path), ("b",), str(tmp_path / "to")))

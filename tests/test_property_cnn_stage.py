@@ -1,5 +1,6 @@
 """Stage 4b: copy or train the property CNN, score the filtered faces, compare with stage 4."""
 
+import json
 import os
 import shutil
 import signal
@@ -192,6 +193,28 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_model_and_tabl
     assert checkpoint.exists() and not list(run.glob("property_score/models/*.pth"))
     run_property_cnn.run(options(run, profile, train=True))
     assert results(run) == undisturbed
+
+
+def test_other_scores_of_the_trainings_own_faces_are_not_taken_for_fresh(world):
+    run, profile = world
+    beside = run / "property_score" / "models" / "merged_property_cnn.pth.json"
+    record = json.loads(beside.read_text())
+    record["provenance"]["out_of_fold"] = record["provenance"]["out_of_fold"].replace("0.", "0.0")
+    beside.write_text(json.dumps(record))
+    run_property_cnn.run(options(run, profile))
+    assert "all_scores_v2_cnn.csv" in [path.name for path, _ in Summary.printed[-1].written]
+
+
+def test_a_model_trained_here_needs_no_bundled_one(world, tmp_path):
+    run, profile = world
+    other = tmp_path / "absent.toml"
+    other.write_text(
+        profile.read_text().replace("[property_cnn]", '[weights]\nproperty_cnn = "gone.pth"\n[property_cnn]')
+    )
+    for evaluate in (False, True):
+        run_property_cnn.run(options(run, other, evaluate=evaluate))
+    with pytest.raises(PipelineError, match=r"gone\.pth"):
+        run_property_cnn.run(options(run, other, force=True))
 
 
 def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp_path):

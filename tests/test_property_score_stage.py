@@ -209,6 +209,8 @@ def test_normalisation_is_the_sample_mean_and_deviation_or_robust_and_survives_s
     assert fitted.scale["b"] == 1.0 and fitted.count == {"a": 4, "b": 5}
     robust = Normalisation.fit(frame, robust=True)
     assert robust.centre["a"] == 2.5 and robust.scale["a"] == pytest.approx(3.0 / 1.34898, rel=1e-4)
+    closed = pd.DataFrame({"mouth": [0.0] * 80 + [0.2, 0.6] * 10})  # no range between the quartiles
+    assert Normalisation.fit(closed, robust=True).scale["mouth"] == pytest.approx(closed["mouth"].std(ddof=1))
     robust.save(tmp_path / "n.json")
     assert Normalisation.load(tmp_path / "n.json") == robust
     z_scores = robust.apply(frame)
