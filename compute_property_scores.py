@@ -102,8 +102,6 @@ def plan(options: Options) -> Plan:
             f"profile {profile.path}: [property_score] hairstyle = '{hairstyle}'; use {' or '.join(HAIRSTYLES)}"
         )
     head_pose = "" if options.published else head_pose_source(profile)
-    if head_pose == "oracle" and options.images:
-        head_pose = ""  # the oracle knows the virtual world only
     table, pictures = run.path(*TABLE.split("/")), run.path(*RESULTS.split("/"))
     for path in (table, pictures):
         if not path.exists():
@@ -111,6 +109,12 @@ def plan(options: Options) -> Plan:
                 f"{path} is missing; run run_segmentation.py first, which writes it, or give photographs of your own "
                 "with --images FOLDER"
             )
+    with table.open(encoding="utf-8-sig", errors="replace") as lines:
+        photographs = bool(options.images) or "note" in lines.readline().rstrip().split(",")
+    if photographs and not options.images and options.published and options.algorithm == "v1":
+        raise PipelineError(f"{run} holds photographs, whose colours v1 takes from the files: add --images FOLDER")
+    if head_pose == "oracle" and photographs:
+        head_pose = ""  # the oracle knows the virtual world only
     settings = {"algorithm": options.algorithm, "published": options.published, "missing": missing, "robust": robust}
     # Of the measuring networks FaceXFormer alone computes in half precision.
     half = head_pose == "facexformer" and wants_half(profile)

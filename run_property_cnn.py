@@ -129,7 +129,11 @@ def plan(options: Options) -> Plan:
     section = profile.section("property_cnn")
     refuse_unknown(profile, "property_cnn", section, {"width", "folds", "training"})
     training = read_training(profile, "property_cnn.training", PropertyTraining)
-    width = profile.read("property_cnn.width", float, 0.25, above=0)
+    width = profile.read("property_cnn.width", float, 0.25, low=1 / 8)
+    if not (width * 32).is_integer():
+        raise PipelineError(
+            f"profile {profile.path}: [property_cnn] width = {width:g}; write a multiple of 1/32, which a file can tell"
+        )
     folds = profile.read("property_cnn.folds", int, 3, low=2)
     if options.epochs is not None:
         if options.epochs < 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn.models import bundled_path, model_paths, provenance_of
+from cnn.models import bundled_path, is_trained_here, model_paths, provenance_of
 from pipeline.artefacts import read_weights, save_weights
 from pipeline.command import Summary, main
 from pipeline.errors import PipelineError
@@ -32,8 +32,8 @@ def bundle(options: Options) -> None:
     for name, paths in model_paths(run).items():
         for fold, path in enumerate(paths):
             record = provenance_of(path)
-            if "log" not in record:
-                raise PipelineError(f"{path} has no training record; train it with run_cnn.py --run {run} --train")
+            if not is_trained_here(path) or "log" not in record:
+                raise PipelineError(f"{path} was not trained in this run; run_cnn.py --run {run} --train does that")
             target = bundled_path(folder, name, fold)
             save_weights(target, read_weights(path), half=True, **record)
             size += target.stat().st_size

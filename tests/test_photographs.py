@@ -232,6 +232,14 @@ def test_one_photograph_more_or_changed_is_all_that_is_parsed(tmp_path, album, p
     assert len(list((tmp_path / "run" / RESULTS).glob("face_*.png"))) == 5
 
 
+def test_a_run_of_photographs_is_known_without_their_folder(tmp_path, album, profile):
+    run = tmp_path / "run"
+    score(album, profile, run)
+    assert [summary.written for summary in score("", profile, run)] == [[]]  # the oracle of virtual faces is not asked
+    with pytest.raises(PipelineError, match="holds photographs.*add --images FOLDER"):
+        score("", profile, run, algorithm="v1", published=True)
+
+
 def test_without_a_single_face_the_tables_are_empty_and_say_so(tmp_path, profile):
     (tmp_path / "walls").mkdir()
     Image.fromarray(GREY).save(tmp_path / "walls" / "wall.jpg")

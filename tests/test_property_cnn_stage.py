@@ -240,7 +240,8 @@ def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp
 @pytest.mark.parametrize(
     ("written", "instead", "message"),
     [
-        ("width = 0.125", "width = 0", r"\[property_cnn\] width = 0; write a number of more than 0"),
+        ("width = 0.125", "width = 0", r"\[property_cnn\] width = 0; write a number of at least 0\.125"),
+        ("width = 0.125", "width = 0.3", r"\[property_cnn\] width = 0\.3; write a multiple of 1/32"),
         ("width = 0.125", "width = 'wide'", r"\[property_cnn\] width = 'wide'; write a number"),
         ("folds = 2", "folds = 1", r"\[property_cnn\] folds = 1; write a whole number of at least 2"),
         ("batch = 16", "batch = 0", r"\[property_cnn.training\] batch = 0; write a whole number of at least 1"),
