@@ -86,6 +86,7 @@ def plan(options: Options) -> Plan:
     from property_score.head_pose import SOURCES, head_pose_source
     from property_score.measure import ALGORITHMS, HAIRSTYLES
     from property_score.tables import table_names
+    from segmentation.tables import is_of_photographs
 
     profile, run = Profile.load(options.profile), _run(options)
     if options.algorithm not in ALGORITHMS:
@@ -109,8 +110,7 @@ def plan(options: Options) -> Plan:
                 f"{path} is missing; run run_segmentation.py first, which writes it, or give photographs of your own "
                 "with --images FOLDER"
             )
-    with table.open(encoding="utf-8-sig", errors="replace") as lines:
-        photographs = bool(options.images) or "note" in lines.readline().rstrip().split(",")
+    photographs = is_of_photographs(table)
     if photographs and not options.images and options.published and options.algorithm == "v1":
         raise PipelineError(f"{run} holds photographs, whose colours v1 takes from the files: add --images FOLDER")
     if head_pose == "oracle" and photographs:

@@ -202,8 +202,9 @@ def _check_classes(name: str, labels: np.ndarray, folds: np.ndarray) -> None:
 def write_logs(run: Run, property_name: str, models: list[Path]) -> list[Path]:
     """Training logs of one property: cnn/log/train_log_{property}.csv and epoch_detail_{property}_{fold}.csv.
 
-    Seconds are not in these tables, which shall be equal for equal seeds; they are in the JSON beside each model.
-    Models without a record (published files) have no log. Returns the files written, the train log last.
+    Seconds are not in these tables, which shall be equal for equal seeds; they are in the JSON beside each model. Where
+    no model has a record (published files) there is no log, and that of models before them is deleted. Returns the
+    files written, the train log last.
     """
     from cnn import schemas
     from pipeline.tables import write_table
@@ -223,5 +224,6 @@ def write_logs(run: Run, property_name: str, models: list[Path]) -> list[Path]:
         write_table(log, pd.DataFrame(rows), schemas.TRAIN_LOG)
         written.append(log)
     else:
-        log.unlink(missing_ok=True)
+        for path in (log, stamp_path(log)):
+            path.unlink(missing_ok=True)
     return written

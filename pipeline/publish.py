@@ -51,8 +51,9 @@ def publish(options: PublishOptions) -> None:
         links = list(dict.fromkeys(PICTURE.findall(text)))
         for link in links:
             if not (report.parent / link).is_file():
-                cure = "delete the report and run its stage again"
-                raise PipelineError(f"{report} shows {link}, which is missing; {cure}")
+                raise PipelineError(
+                    f"{report} shows {link}, which is missing; delete the report and run its stage again"
+                )
         shutil.rmtree(target / name, ignore_errors=True)
         for link in links:
             text = text.replace(f"]({link})", f"]({_copied(report, link, target / name)})")

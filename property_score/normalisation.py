@@ -27,7 +27,7 @@ class Normalisation:
         """Fit on the measured (finite) values of a table, all its number columns by default.
 
         robust: median and interquartile range (scaled to the normal distribution) instead of mean and sample standard
-        deviation (ddof 1), unless half of a column is one value, which leaves no range: then the deviation. A column
+        deviation (ddof 1); where the quartiles of a column coincide, the deviation is its scale all the same. A column
         with fewer than two different values gets the scale 1.
         """
         columns = columns or tuple(frame.select_dtypes("number").columns)

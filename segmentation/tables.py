@@ -1,5 +1,6 @@
 """The hand-off table of stage 3, and where the pictures of an image lie."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,3 +46,9 @@ def photograph_schema() -> "DataFrameSchema":
     from pandera.pandas import Column
 
     return segmentation_schema().add_columns({"note": Column(str, nullable=True)})
+
+
+def is_of_photographs(table: Path) -> bool:
+    """Tell from its first row whether a segmentation.csv is of photographs."""
+    with table.open(encoding="utf-8-sig", errors="replace") as rows:
+        return "note" in rows.readline().rstrip().split(",")

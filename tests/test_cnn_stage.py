@@ -124,6 +124,15 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tab
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
 
 
+def test_the_log_of_models_that_are_gone_goes_with_them(world, tmp_path):
+    run, _, _ = world
+    assert len(list(run.glob("cnn/log/train_log_age.csv*"))) == 2  # with its stamp
+    published = tmp_path / "published.pth"
+    shutil.copy(models.model_paths(Run(run))["age"][0], published)
+    assert models.write_logs(Run(run), "age", [published]) == []
+    assert not list(run.glob("cnn/log/train_log_age.csv*"))
+
+
 def test_bundled_models_are_copied_and_judged_on_their_held_out_faces(world, tmp_path):
     run, profile, labels = world
     bundle.bundle(bundle.Options(run=str(run), to=str(tmp_path / "bundled")))
@@ -136,6 +145,9 @@ def test_bundled_models_are_copied_and_judged_on_their_held_out_faces(world, tmp
     after = pd.read_csv(run / "cnn" / "log" / "heldout_auroc.csv")
     np.testing.assert_allclose(after["auroc"], before["auroc"], atol=0.05)  # half precision may swap near ties
     assert logs == {path.name: path.read_bytes() for path in run.glob("cnn/log/train_log_*.csv")}
+
+    with pytest.raises(PipelineError, match="was not trained in this run"):  # a copy of a copy, in half precision
+        bundle.bundle(bundle.Options(run=str(run), to=str(tmp_path / "again")))
 
     # Other labels: the models may have trained on what they would be judged by, so there are no such figures.
     table = pd.read_csv(labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artefacts import read_json, write_json
+from pipeline.artefacts import write_json
 from pipeline.errors import PipelineError
 from vectorfind.names import PROPERTIES
 
@@ -81,18 +81,6 @@ class Grouping:
     def save(self, path) -> None:
         """Write kind and cuts as JSON."""
         write_json(Path(path), {"kind": self.kind, "cuts": dict(zip(self.letters, self.cuts, strict=True))})
-
-    @classmethod
-    def load(cls, path) -> Grouping:
-        """Read what `save` wrote; PipelineError if the letters do not fit the kind."""
-        fields = read_json(Path(path))
-        kind, cuts = fields.get("kind"), fields.get("cuts", {})
-        _known(kind)
-        if tuple(cuts) != LETTERS[kind]:
-            raise PipelineError(
-                f"{path}: {kind} groups need cuts for {', '.join(LETTERS[kind])}, found {', '.join(cuts)}"
-            )
-        return cls(kind, tuple(float(value) for value in cuts.values()))
 
 
 def _known(kind) -> None:
