@@ -1,8 +1,10 @@
 """Stage 3 on a run folder: find, crop and parse the face of each picture, be it of a generator or of a camera."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,7 @@ PARSER_CODE = {
 FILTERED = "stylegan/synthesize_results_filtered"
 NO_BOX = (None,) * 4
 LISTED = 10
+UNREADABLE = "unreadable"
 
 Record = dict[str, Any]
 
@@ -159,9 +162,11 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
         "weights": digest(work.stamp["inputs"]["parser"]),
     }
     digests = {img_no: _digest(path) for img_no, path in work.sources.items()}
-    records = {} if force else _survivors(work, origin, digests)
+    records, moved = ({}, {}) if force else _survivors(work, origin, digests)
     if records:
         summary.note(f"{len(records)} pictures of an earlier run were parsed already and stayed")
+    _write_journal(work, origin, {img_no: record for img_no, record in records.items() if img_no not in moved})
+    _renumber(work, records, moved)
     _clear_folder(work, records)
     _write_journal(work, origin, records)
     missing = [img_no for img_no in work.sources if img_no not in records]
@@ -280,28 +285,65 @@ def _save_png(path: Path, image: "np.ndarray") -> None:
         Image.fromarray(image).save(temporary, compress_level=1)
 
 
-def _survivors(work: Plan, origin: dict[str, Any], digests: dict[int, str]) -> dict[int, Record]:
-    """Return the records of an earlier run that still hold: same picture, same code and weights, pictures there."""
+def _journal_of(work: Plan) -> tuple[Any, list[Record]]:
+    """Return what an earlier run noted: the origin of its records (None without a journal), and the records."""
     try:
         lines = work.journal.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return {}
-    records: dict[int, Record] = {}
-    for number, line in enumerate(lines):
+        return None, []
+    values = []
+    for line in lines:
         try:
-            value = json.loads(line)
+            values.append(json.loads(line))
         except json.JSONDecodeError:
             break  # the line that a killed run was writing
-        if number == 0 and value != {"origin": origin}:
-            return {}
-        if number > 0 and digests.get(value["img_no"]) == value["source"]:
-            records[value["img_no"]] = value
+    return (values[0].get("origin"), values[1:]) if values else (None, [])
+
+
+def _survivors(work: Plan, origin: dict[str, Any], digests: dict[int, str]) -> tuple[dict[int, Record], dict[int, int]]:
+    """Return the records of an earlier run that still hold, and which of them have another number now (now -> before).
+
+    One holds with the same content, code and weights, and its pictures there: photographs are numbered by the order of
+    their names, so that one more renumbers those behind it. PipelineError when an earlier run parsed other photographs,
+    whose results would be lost.
+    """
+    before, records = _journal_of(work)
+    if work.photographs and records and not {record["source"] for record in records} & set(digests.values()):
+        raise PipelineError(
+            f"{work.run} holds the results of {len(records)} other photographs; give these a run folder of their own "
+            "with --run, or replace the results with --force"
+        )
+    if before != origin:
+        return {}, {}
     there = {path.name for path in work.results.glob("*.png")}
-    return {
-        img_no: record
-        for img_no, record in records.items()
-        if record["box"] is None or all(path.name in there for path in work.pictures(img_no))
-    }
+    by_number, by_source = {}, {}
+    for record in records:
+        if record["box"] is None or all(path.name in there for path in work.pictures(record["img_no"])):
+            by_number[record["img_no"]] = by_source[record["source"]] = record
+    kept, moved = {}, {}
+    for img_no, source in digests.items():
+        record = by_number.get(img_no)
+        if record is None or record["source"] != source:
+            record = by_source.get(source) if work.photographs else None
+        if record is not None and source != UNREADABLE:
+            kept[img_no] = {**record, "img_no": img_no}
+            if record["img_no"] != img_no:
+                moved[img_no] = record["img_no"]
+    return kept, moved
+
+
+def _renumber(work: Plan, records: dict[int, Record], moved: dict[int, int]) -> None:
+    """Give the pictures of moved records their new names; a kill in between costs parsing these again, no more."""
+    pairs = [
+        pair
+        for now, before in moved.items()
+        if records[now]["box"] is not None
+        for pair in zip(work.pictures(before), work.pictures(now), strict=True)
+    ]
+    # All are copied before the first is overwritten: 3 may become 4 while 4 becomes 5.
+    with ExitStack() as copies:
+        for before, now in pairs:
+            shutil.copyfile(before, copies.enter_context(atomic(now)))
 
 
 def _clear_folder(work: Plan, records: dict[int, Record]) -> None:
@@ -362,4 +404,4 @@ def _digest(path: Path) -> str:
     try:
         return digest(path)
     except OSError:
-        return "unreadable"  # a photograph then gets a row with its reason; a generated picture fails when it is read
+        return UNREADABLE  # a photograph then gets a row with its reason; a generated picture fails when it is read

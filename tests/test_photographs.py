@@ -232,6 +232,37 @@ def test_one_photograph_more_or_changed_is_all_that_is_parsed(tmp_path, album, p
     assert len(list((tmp_path / "run" / RESULTS).glob("face_*.png"))) == 5
 
 
+def test_a_photograph_that_comes_first_renumbers_the_others_and_is_all_that_is_parsed(tmp_path, album, profile):
+    def pictures(run: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (run / RESULTS).glob("*.png")}
+
+    moved, anew = tmp_path / "moved", tmp_path / "anew"
+    score(album, profile, moved)
+    Image.fromarray(rendered()[0][5]).save(album / "A first one.png")
+    parsing, _ = score(album, profile, moved)
+    assert "7 pictures of an earlier run were parsed already and stayed" in parsing.notes
+    score(album, profile, anew)
+    assert (moved / TABLE).read_bytes() == (anew / TABLE).read_bytes()
+    assert pictures(moved) == pictures(anew) and len(pictures(moved)) == 18
+    (album / "A first one.png").unlink()
+    assert "7 pictures of an earlier run were parsed already and stayed" in score(album, profile, moved)[0].notes
+    assert len(pictures(moved)) == 15
+
+
+def test_a_run_of_other_photographs_is_not_overwritten_unasked(tmp_path, album, profile):
+    run = tmp_path / "run"
+    score(album, profile, run)
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(rendered()[0][5]).save(other / "a.png")
+    before = (run / TABLE).read_bytes()
+    with pytest.raises(PipelineError, match="results of 7 other photographs.*--run.*--force"):
+        score(other, profile, run)
+    assert (run / TABLE).read_bytes() == before
+    score(other, profile, run, force=True)
+    assert len(read_table(run / TABLE, photograph_schema())) == 1
+
+
 def test_a_run_of_photographs_is_known_without_their_folder(tmp_path, album, profile):
     run = tmp_path / "run"
     score(album, profile, run)
