@@ -81,14 +81,11 @@ class Plan:
     stamp: dict[str, Any]
 
 
-def plan(options: Options) -> Plan:
-    """Check what can be checked without reading pictures: profile, policy and the hand-off of stage 3."""
-    from property_score.head_pose import SOURCES, head_pose_source
+def settings_of(profile: Profile, options: Options) -> dict[str, Any]:
+    """Return what options and section [property_score] ask for; PipelineError for what is unknown."""
+    from property_score.head_pose import head_pose_source
     from property_score.measure import ALGORITHMS, HAIRSTYLES
-    from property_score.tables import table_names
-    from segmentation.tables import is_of_photographs
 
-    profile, run = Profile.load(options.profile), _run(options)
     if options.algorithm not in ALGORITHMS:
         raise PipelineError(f"--algorithm {options.algorithm} is unknown; use {' or '.join(ALGORITHMS)}")
     missing = profile.get("property_score.missing", "drop")
@@ -102,7 +99,24 @@ def plan(options: Options) -> Plan:
         raise PipelineError(
             f"profile {profile.path}: [property_score] hairstyle = '{hairstyle}'; use {' or '.join(HAIRSTYLES)}"
         )
-    head_pose = "" if options.published else head_pose_source(profile)
+    return {
+        "algorithm": options.algorithm,
+        "published": options.published,
+        "missing": missing,
+        "robust": robust,
+        "hairstyle": hairstyle,
+        "head_pose": "" if options.published else head_pose_source(profile),
+    }
+
+
+def plan(options: Options) -> Plan:
+    """Check what can be checked without reading pictures: profile, policy and the hand-off of stage 3."""
+    from property_score.head_pose import SOURCES
+    from property_score.tables import table_names
+    from segmentation.tables import is_of_photographs
+
+    profile, run = Profile.load(options.profile), _run(options)
+    settings = settings_of(profile, options)
     table, pictures = run.path(*TABLE.split("/")), run.path(*RESULTS.split("/"))
     for path in (table, pictures):
         if not path.exists():
@@ -113,14 +127,13 @@ def plan(options: Options) -> Plan:
     photographs = is_of_photographs(table)
     if photographs and not options.images and options.published and options.algorithm == "v1":
         raise PipelineError(f"{run} holds photographs, whose colours v1 takes from the files: add --images FOLDER")
-    if head_pose == "oracle" and photographs:
-        head_pose = ""  # the oracle knows the virtual world only
-    settings = {"algorithm": options.algorithm, "published": options.published, "missing": missing, "robust": robust}
+    if settings["head_pose"] == "oracle" and photographs:
+        settings["head_pose"] = ""  # the oracle knows the virtual world only
+    head_pose = settings["head_pose"]
     # Of the measuring networks FaceXFormer alone computes in half precision.
     half = head_pose == "facexformer" and wants_half(profile)
-    settings |= {"hairstyle": hairstyle, "head_pose": head_pose, "half": half}
     stamp = {
-        "options": settings,
+        "options": {**settings, "half": half},
         "seed": None,
         "inputs": {
             "segmentation": table,
@@ -131,8 +144,7 @@ def plan(options: Options) -> Plan:
     }
     names = [run.path(*name.split("/")) for name in table_names(options.algorithm, options.published)]
     images = Path(options.images) if options.images else None
-    choices = (options.algorithm, options.published, missing, robust, hairstyle, head_pose)
-    return Plan(run, images, *choices, *names, stamp)
+    return Plan(run, images, **settings, scores=names[0], raw=names[1], normalisation=names[2], stamp=stamp)
 
 
 def run(options: Options) -> None:
@@ -141,6 +153,7 @@ def run(options: Options) -> None:
         from segmentation.stage import parse_pictures, plan_photographs
 
         profile = Profile.load(options.profile)
+        settings_of(profile, options)  # typing errors are told before the pictures are parsed, not after
         parse_pictures(plan_photographs(profile, _run(options), options.images), options.device, options.force)
     work = plan(options)
     summary = Summary("4 measure their properties")

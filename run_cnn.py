@@ -23,7 +23,7 @@ from cnn.models import (
 )
 from cnn.pictures import FILTERED, FOLDER, list_pictures
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
-from pipeline.artefacts import code_version, digest, is_fresh, remove_leftovers, write_stamp
+from pipeline.artefacts import code_version, digest, is_fresh, remove_leftovers, stamp_path, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from pipeline.precision import half_precision, wants_half
@@ -293,7 +293,8 @@ def _write_tables(work: Plan, honest: bool, scores: Path, figures: list[Path]) -
         write_table(figures[1], cutoffs, CUTOFFS)
     else:
         for path in figures:
-            path.unlink(missing_ok=True)
+            for gone in (path, stamp_path(path)):
+                gone.unlink(missing_ok=True)
     write_table(scores, table, ALL_SCORES)
 
 

@@ -57,7 +57,14 @@ CODE = (
     "property_score.property_cnn",
     "property_score.property_training",
 )
-SCORING_CODE = ("run_property_cnn", "cnn.fit", "cnn.stack", "cnn.pictures", "property_score.property_cnn")
+SCORING_CODE = (
+    "run_property_cnn",
+    "cnn.fit",
+    "cnn.stack",
+    "cnn.pictures",
+    "property_score.normalisation",
+    "property_score.property_cnn",
+)
 BATCH = 64
 
 
@@ -211,7 +218,9 @@ def _told(figures: pd.DataFrame) -> str:
     ends = [interval(row.r, row.faces) for row in figures.itertuples()]
     shown = figures.assign(**{"95 %": [f"{low:.3f} to {high:.3f}" for low, high in ends]})
     columns = ["property", "of", "faces", "r", "95 %", "mae", "mse"]
-    return shown[columns].to_string(index=False, float_format=lambda value: f"{value:.3f}")
+    text = shown[columns].to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="-")
+    known = figures.loc[figures["faces"] > 0, "mae"].notna().all()
+    return text if known else f"{text}\nmae and mse are empty: which scale the CNN's scores have is not recorded"
 
 
 def _model(work: Plan, options: Options, summary: Summary) -> None:
@@ -341,6 +350,8 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     write_table(figures, compared, _figure_schema())
     if not compared["faces"].any():
         summary.note("no face has a score of stage 4, so there is nothing to compare the CNN with")
+    elif compared["mae"].isna().all():
+        summary.note("the CNN's errors are not told: its record or stage 4's lacks the normalisation of the scores")
     _write_logs(work)
     for path in tables:
         write_stamp(path, command=COMMAND, rows=len(scores), **stamp)
@@ -382,7 +393,12 @@ def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
 
 
 def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
-    """Figures of the CNN against stage 4: of the test part for a CNN trained here, else of all filtered faces."""
+    """Figures of the CNN against stage 4: of the test part for a CNN trained here, else of all filtered faces.
+
+    The CNN's z-scores are turned into those of stage 4 first. Where the one's normalisation or the other's is not known
+    (published files have none), the errors are left empty; correlation needs no common unit.
+    """
+    from property_score.normalisation import Normalisation
     from property_score.property_training import property_figures
 
     stage4 = read_table(work.run.path(*SCORES), score_schema())
@@ -392,7 +408,15 @@ def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
         stage4 = stage4[stage4["img_no"].isin(split.loc[split["part"] == "test", "img_no"])]
     both = scores.merge(stage4, on="img_no", suffixes=("_cnn", "_v2"), validate="one_to_one")
     columns = {side: [f"{name}_score_{side}" for name in PROPERTIES] for side in ("cnn", "v2")}
-    figures = property_figures(both[columns["cnn"]].to_numpy(), both[columns["v2"]].to_numpy())
+    found = both[columns["cnn"]].to_numpy(np.float64)
+    record, here = _provenance(work.model).get("normalisation"), work.run.path(*NORMALISATION)
+    known = record is not None and here.exists()
+    if known:
+        own, units = Normalisation.from_record(record, stamp_path(work.model)), Normalisation.load(here)
+        found = np.stack([units.z(name, own.raw(name, found[:, k])) for k, name in enumerate(PROPERTIES)], axis=1)
+    figures = property_figures(found, both[columns["v2"]].to_numpy(np.float64))
+    if not known:
+        figures[["mae", "mse"]] = np.nan
     figures.insert(1, "of", faces)
     return figures.round({"r": 4, "mae": 4, "mse": 4})
 

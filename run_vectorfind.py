@@ -134,10 +134,6 @@ def plan(options: VectorFindOptions) -> Plan:
         raise PipelineError(
             f"--k-percent {k_percent:g}: the top and the bottom must not overlap; give more than 0, at most 50"
         )
-    passes = {
-        name: float(value)
-        for name, value in zip(EDITED, profile.get("vectorfind.passes", [0.92, 0.88, 0.88]), strict=True)
-    }
     pool_start = options.seed * SEED_SPAN + POOL_START
     test_start = options.seed * SEED_SPAN + TEST_START
     if chosen["rows"] > TEST_START - POOL_START or chosen["faces"] > TEST_STOP - TEST_START:
@@ -151,7 +147,7 @@ def plan(options: VectorFindOptions) -> Plan:
         locate(profile, run, options.generator, options.scorer),
         **chosen,
         k_percent=k_percent,
-        passes=passes,
+        passes=_passes(profile),
         pool_start=pool_start,
         test_seeds=range(test_start, test_start + chosen["faces"]),
         codes={step: code_version(*modules) for step, modules in CODE.items()},
@@ -179,6 +175,17 @@ def _positive(given: int | None, profile: Profile, key: str, default: int, optio
     if number < 1:
         raise PipelineError(f"{option} {number}: give a number of at least 1")
     return number
+
+
+def _passes(profile: Profile) -> dict[str, float]:
+    bars = profile.get("vectorfind.passes", [0.92, 0.88, 0.88])
+    numbers = isinstance(bars, list) and all(type(bar) in (int, float) and -1 <= bar <= 1 for bar in bars)
+    if not numbers or len(bars) != len(EDITED):
+        raise PipelineError(
+            f"profile {profile.path}: [vectorfind] passes = {bars!r}; write a list of {len(EDITED)} correlations from "
+            f"-1 to 1, for {', '.join(EDITED)}"
+        )
+    return dict(zip(EDITED, map(float, bars), strict=True))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,10 @@ class Normalisation:
         """Return the z-score of raw values of one column."""
         return (value - self.centre[name]) / self.scale[name]
 
+    def raw(self, name: str, z: float | np.ndarray) -> float | np.ndarray:
+        """Return the raw values of z-scores of one column."""
+        return z * self.scale[name] + self.centre[name]
+
     def _present(self, frame: pd.DataFrame) -> list[str]:
         absent = [name for name in self.centre if name not in frame]
         if absent:

@@ -44,7 +44,8 @@ TEXTS = {
     "agreement": "Spearman's rank correlation on generated faces of the persona. Whoever finds a direction is not the "
     "one that grades it, so the judges should agree and yet share no training face.",
     "networks": "On generated faces from seeds of their own. `reliability`: r of the geometric score with itself on a "
-    "second picture of the face. `ceiling`: its root; nothing can correlate more with a score of that reliability.",
+    "second picture of the face. `ceiling`: its root, the most that what both pictures show can correlate with the "
+    "score; a network that also reads the noise of this one picture, which the score reads too, can lie above.",
     "reliability": "r of a score between a picture and a small change of it that leaves the person alone: saved as "
     "JPEG (quality 75), moved by up to 2 pixels, and taken again (moved, zoomed by up to 3 % and saved) on generated "
     "faces; drawn with other light or wall colour on renders.",

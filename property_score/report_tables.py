@@ -30,7 +30,8 @@ def truth_table(readings: Readings, truth: pd.DataFrame, scorers: list[str]) -> 
 
 def short_of_truth(table: pd.DataFrame) -> list[str]:
     """Scores of the geometric scorer that stay below what is asked, in words."""
-    short = table[table["geometric"] < table["asked"]]
+    # Written so that a correlation that is not known counts as short.
+    short = table[table["asked"].notna() & ~(table["geometric"] >= table["asked"])]
     return [f"{row['score']} {row['geometric']:.3f} of {row['asked']:.2f}" for _, row in short.iterrows()]
 
 
@@ -140,8 +141,8 @@ def network_table(
     """A network against the geometric scores on faces that it never saw, beside published and asked figures.
 
     units: what turns geometric scores into the network's; without it there is no mean absolute error (MAE).
-    repeated: reliability of each geometric score. ceiling: its root, the most that anything can correlate with a score
-    of that reliability (Spearman, 1904). kept: r on the test split of its training.
+    repeated: reliability of each geometric score. ceiling: its root, the most that what two pictures share can
+    correlate with a score of that reliability (Spearman, 1904). kept: r on the test split of its training.
     """
     rows = []
     for name in PROPERTIES:
@@ -170,8 +171,10 @@ def network_table(
 def verdicts(table: pd.DataFrame) -> list[str]:
     """For each score of `network_table` that misses what is asked: by how much, and whether its noise is why."""
     texts = []
-    for _, row in table[table["r"] < table["asked r"]].iterrows():
-        if row["ceiling"] < row["asked r"]:
+    for _, row in table[table["asked r"].notna() & ~(table["r"] >= table["asked r"])].iterrows():
+        if math.isnan(row["r"]):
+            why = "no two scored faces differ, so nothing can be told"
+        elif row["ceiling"] < row["asked r"]:
             why = "the score itself is too noisy: its ceiling lies below what is asked"
         else:
             why = f"its ceiling {row['ceiling']:.3f} would allow it, so the network falls short, not the score"

@@ -249,6 +249,14 @@ def test_a_photograph_that_comes_first_renumbers_the_others_and_is_all_that_is_p
     assert len(pictures(moved)) == 15
 
 
+def test_a_wrong_setting_is_told_before_any_photograph_is_parsed(tmp_path, album, write_profile):
+    weights = {"parsenet": random_parsenet(tmp_path / "parsenet.pth")}
+    profile = write_profile(weights=weights, property_score={"missing": "guess"})
+    with pytest.raises(PipelineError, match="missing = 'guess'; use drop or impute"):
+        score(album, profile, tmp_path / "run")
+    assert not (tmp_path / "run" / RESULTS).exists()
+
+
 def test_a_run_of_other_photographs_is_not_overwritten_unasked(tmp_path, album, profile):
     run = tmp_path / "run"
     score(album, profile, run)

@@ -232,6 +232,25 @@ def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp
     assert set(figures["of"]) == {"all filtered"}
     assert figures.set_index("property")["faces"].to_dict() == {**dict.fromkeys(PROPERTIES, 59), "pose": 58}
     assert not (run / "property_score" / "log" / "split.csv").exists()
+
+    def errors(eyes: dict[str, float] | None) -> pd.Series:
+        beside = tmp_path / "property_cnn.pth.json"
+        record = json.loads(beside.read_text())
+        if eyes is None:
+            del record["provenance"]["normalisation"]
+        else:
+            record["provenance"]["normalisation"]["columns"]["eyes"] |= eyes
+        beside.write_text(json.dumps(record))
+        run_property_cnn.run(options(run, other, force=True))
+        return pd.read_csv(run / "property_score" / "log" / "figures.csv").set_index("property").loc["eyes"]
+
+    fitted = read_json(run / "segmentation" / "property_score_results" / "normalisation.json")["columns"]["eyes"]
+    eyes = figures.set_index("property").loc["eyes"]
+    moved = errors({"centre": fitted["centre"] + 100 * fitted["scale"]})
+    assert moved["r"] == eyes["r"] and moved["mae"] == pytest.approx(100, abs=5)
+    unknown = errors(None)
+    assert unknown["r"] == eyes["r"] and np.isnan(unknown["mae"]) and np.isnan(unknown["mse"])
+    assert any("errors are not told" in text for text in Summary.printed[-1].notes)
     bundled.unlink()
     with pytest.raises(PipelineError, match=r"property_cnn\.pth"):
         run_property_cnn.run(options(run, other))

@@ -81,6 +81,8 @@ def test_truth_and_what_falls_short_of_it():
     noisy = truth_table(readings(noise=1.5), attributes(), SCORERS)
     assert any(text.startswith("hair_color 0.") and text.endswith("of 0.95") for text in short_of_truth(noisy))
     assert not any(text.startswith("pose") for text in short_of_truth(noisy)), "nothing is asked of pose"
+    unknown = table.assign(geometric=float("nan"))
+    assert len(short_of_truth(unknown)) == len(unknown) - 1, "what could not be measured is not reached"
 
 
 def test_a_network_that_falls_short_is_told_from_a_score_that_is_too_noisy():
@@ -95,6 +97,7 @@ def test_a_network_that_falls_short_is_told_from_a_score_that_is_too_noisy():
     told = {text.split(":")[0]: text for text in verdicts(table)}
     assert "the network falls short" in told["eyes"] and "too noisy" in told["hairstyle"]
     assert verdicts(network_table(readings(noise=0.01), "property CNN", None, reliable, {})) == []
+    assert all("nothing can be told" in text for text in verdicts(table.assign(r=float("nan"))))
 
 
 def test_what_is_missing_is_counted_with_its_reasons():

@@ -192,6 +192,14 @@ def test_what_cannot_work_is_said_before_the_first_image(stage, options, message
         stage(**options)
 
 
+@pytest.mark.parametrize("bars", [[0.92, 0.88], 0.9, ["high", 0.9, 0.9], [0.9, 0.9, 1.5], [True, 0.9, 0.9]])
+def test_bars_that_are_not_three_correlations_are_refused(tmp_path, write_profile, bars):
+    profile = write_profile(vectorfind={"passes": bars})
+    options = run_vectorfind.VectorFindOptions(run=str(tmp_path / "run"), profile=str(profile))
+    with pytest.raises(PipelineError, match=r"\[vectorfind\] passes = .* a list of 3 correlations"):
+        run_vectorfind.plan(options)
+
+
 def test_without_a_fine_tuned_generator_the_base_one_serves_with_a_note(tmp_path, tiny_profile):
     options = run_vectorfind.VectorFindOptions(
         profile=str(tiny_profile), run=str(tmp_path / "run"), scorer=str(tiny_profile)
