@@ -56,7 +56,7 @@ def model_loop_in(bench, position="w", **options):
     sds = scores.std(0)
     known = {"generator_hash": bench.generator_hash, "scorer_hash": bench.scorer_hash}
     model = ScoreModel.fit(codes, scores, sds)
-    options = ModelLoopOptions(**options)
+    options = ModelLoopOptions(**{"trust": 1.0, **options})
     known = {"options": options, "provenance": known, "model": model, "ends": np.full((8, 2), (-9, 9), np.float32)}
     return ModelLoop(bench, position, code_factor(codes, position), sds, **known)
 
@@ -153,6 +153,32 @@ def test_no_more_is_asked_of_a_score_than_its_end(curved):
     assert (walk.why == ENDED).mean() >= 0.8
     ended = walk.scores[walk.why == ENDED, mouth] / loop.all_sds[mouth]
     np.testing.assert_allclose(ended, loop.ends[mouth, 1], atol=0.06)
+
+
+class ErringScorer(CurvedScorer):
+    """Reads the scores of CurvedScorer, each with an error of its own in every picture, 0.3 deviations at most."""
+
+    def __init__(self, spread):
+        super().__init__()
+        self.spread = torch.from_numpy(spread)
+
+    def score_tensor(self, images):
+        true = super().score_tensor(images)
+        return true + 0.3 * self.spread * torch.sin(300 * true / self.spread)
+
+
+def test_a_scorer_that_errs_is_not_followed_to_the_letter():
+    bench = make_bench(batch=50)
+    bench.scorer = truth = CurvedScorer()
+    codes = bench.encode(bench.latents(range(2000, 2040)), "w")
+    start, spread = bench.measure(codes, "w"), bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
+    amounts = np.tile(np.array([[0.9, -0.6, 0.6]], np.float32), (40, 1))
+    bench.scorer = ErringScorer(spread)
+    ends = [model_loop_in(bench, trust=trust).walk(codes, amounts).codes for trust in (1.0, 0.5)]
+    bench.scorer = truth
+    changes = [((bench.measure(end, "w") - start) / spread)[:, COLUMNS] for end in ends]
+    followed, trusted = (np.abs(change - amounts).mean() for change in changes)
+    assert trusted < 0.8 * followed
 
 
 def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):

@@ -2,7 +2,8 @@
 
 The true gradient of a scorer points at what moves the scorer here and now, and half a deviation further at something
 else. The model knows the scores over the whole pool, so its slopes carry whole edits, and a walk through it costs no
-image. What it gets wrong is measured at the end of the walk and asked for again.
+image. What it gets wrong is measured at the end of the walk and asked for again; but the scorer errs too, and a loop
+that follows it to the letter puts its errors into the face. Where the two disagree the truth is taken to lie between.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class ModelLoopOptions:
     rounds: plans, each followed by a measurement. steps: of a plan. step: most score deviations that a step asks of an
     edited score; led_back: of a kept one. tolerance: deviations within which a value counts as reached. furthest:
     longest whole edit in deviations of the pool's codes, stride: longest step. softness: Tikhonov term of what is kept,
-    as a share of its slope's square.
+    as a share of its slope's square. trust: how far the scorer is believed against the model about what an edit has
+    changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed).
     """
 
     rounds: int = 6
@@ -54,6 +56,7 @@ class ModelLoopOptions:
     furthest: float = 8.0
     stride: float = 1.0
     softness: float = 0.05
+    trust: float = 0.5
 
 
 @dataclass
@@ -71,7 +74,8 @@ class ModelLoop(ClosedLoop):
         """Move codes [N, D] until each edited score has changed by its amount [N, 3] (score deviations).
 
         A wish beyond the end of a score is a wish for its end (`why` says so). Of the plans the one counts whose
-        outcome was nearest to the wish, by the sum of the three misses.
+        outcome, as far as scorer and model are trusted, was nearest to the wish, by the sum of the three misses; the
+        scores of the Walk are what the scorer read.
         """
         codes, options = np.asarray(codes, np.float32), self.options
         starts, origin = np.unique(codes, axis=0, return_inverse=True)
@@ -80,26 +84,32 @@ class ModelLoop(ClosedLoop):
         target = now.copy()
         target[:, EDITED_COLUMNS] += np.asarray(amounts, np.float32)
         floors = self.model.floors[:SCORES]
+
+        def above(readings: np.ndarray) -> np.ndarray:
+            return np.maximum(readings[:, :SCORES], floors)
+
         # The end of a heap at a floor is its middle: what lies below is no more closed, only measured so.
         low = np.where(floors > self.ends[:, 0], floors - FLOOR_WIDTH / 2, self.ends[:, 0])
         wished, target = target, np.clip(target, np.minimum(low, now), np.maximum(self.ends[:, 1], now))
         moved, told, steps = np.zeros_like(codes), begin.copy(), np.zeros(len(codes), int)
-        best, best_moved, best_now = _misses(target, now, floors), moved.copy(), now.copy()
+        known = above(now)
+        believed = known.copy()
+        best, best_moved, best_now = _misses(target, believed, floors), moved.copy(), now.copy()
         for _ in range(options.rounds):
             rows = np.flatnonzero(best.max(1) > options.tolerance)
             if not len(rows):
                 break
             goal = begin[rows].copy()
-            goal[:, :SCORES] = np.maximum(told[rows, :SCORES], floors) + (
-                np.maximum(target[rows], floors) - np.maximum(now[rows], floors)
-            )
+            goal[:, :SCORES] = above(told[rows]) + above(target[rows]) - believed[rows]
             ended = target[rows] <= floors
             goal[:, :SCORES][ended] = np.minimum(told[rows, :SCORES], floors - WELL_BELOW)[ended]
             moved[rows] = self._plan(codes[rows], moved[rows], goal)
             there = codes[rows] + moved[rows] @ self.factor.T
             told[rows], now[rows] = self.model.tell(there), self._readings(there, None)
             steps[rows] += options.steps
-            misses = _misses(target[rows], now[rows], floors)
+            by_model = above(known[rows] + above(told[rows]) - above(begin[rows]))
+            believed[rows] = by_model + options.trust * (above(now[rows]) - by_model)
+            misses = _misses(target[rows], believed[rows], floors)
             better = misses.sum(1) < best[rows].sum(1)
             kept = rows[better]
             best[kept], best_moved[kept], best_now[kept] = misses[better], moved[kept], now[kept]
