@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from vectorfind_world import CurvedScorer, make_bench
@@ -12,6 +13,7 @@ from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor
 from vectorfind.grid import ends_of
 from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.reach import intended_table, reach_table, to_the_letter
 from vectorfind.score_model import EditModel, ScoreModel
 
 COLUMNS = [PROPERTIES.index(name) for name in EDITED]
@@ -179,6 +181,18 @@ def test_a_scorer_that_errs_is_not_followed_to_the_letter():
     changes = [((bench.measure(end, "w") - start) / spread)[:, COLUMNS] for end in ends]
     followed, trusted = (np.abs(change - amounts).mean() for change in changes)
     assert trusted < 0.8 * followed
+
+
+def test_where_a_reading_is_promised_the_scorer_is_followed():
+    bench = make_bench(batch=50)
+    bench.scorer = CurvedScorer()
+    spread = bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
+    bench.scorer = ErringScorer(spread)
+    halfway, literal = (model_loop_in(bench, trust=trust) for trust in (0.5, 1.0))
+    tables = [reach_table(loop, range(2000, 2004)) for loop in (halfway, literal)]
+    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(*(intended_table(loop, tables[0]) for loop in (halfway, literal)))
+    assert to_the_letter(loop_in(bench)).options == LoopOptions()
 
 
 def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):
