@@ -107,7 +107,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     for figure in sweep_figures(run):
         axis = figure.stem.removeprefix("corr_")
         report.figure(figure, f"Mean signed correlation against {axis}, from the sweep (finder, grid of deviations)")
-    report.heading(f"Against {reference}, face by face").table(paired)
+    if len(paired):
+        report.heading(f"Against {reference}, face by face").table(paired)
     return [
         *(run.path("vectorfind", "judgement", f"{name}{suffix}.csv") for name in tables),
         heat,
