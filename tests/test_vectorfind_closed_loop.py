@@ -183,6 +183,31 @@ def test_a_scorer_that_errs_is_not_followed_to_the_letter():
     assert trusted < 0.8 * followed
 
 
+class TurningScorer(CurvedScorer):
+    """Reads the scores of CurvedScorer, but falling again by as much as they rise above `turn` [8]."""
+
+    def __init__(self, turn):
+        super().__init__()
+        self.turn = torch.from_numpy(turn)
+
+    def score_tensor(self, images):
+        true = super().score_tensor(images)
+        return torch.minimum(true, 2 * self.turn - true)
+
+
+def test_no_edit_is_kept_of_which_the_scorer_reads_the_opposite_of_the_wish():
+    bench = make_bench(batch=50)
+    bench.scorer = CurvedScorer()
+    loop = model_loop_in(bench, trust=0.5)
+    bench.scorer = TurningScorer(np.median(bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w"), 0))
+    codes = bench.encode(bench.latents(range(2000, 2040)), "w")
+    amounts = np.zeros((40, 3), np.float32)
+    amounts[:, EDITED.index("mouth")] = 0.6
+    walk = loop.walk(codes, amounts)
+    change = ((walk.scores - bench.measure(codes, "w")) / loop.all_sds)[:, PROPERTIES.index("mouth")]
+    assert change.min() > -0.05 and (walk.length > 0).mean() > 0.3
+
+
 def test_where_a_reading_is_promised_the_scorer_is_followed():
     bench = make_bench(batch=50)
     bench.scorer = CurvedScorer()

@@ -3,7 +3,8 @@
 The true gradient of a scorer points at what moves the scorer here and now, and half a deviation further at something
 else. The model knows the scores over the whole pool, so its slopes carry whole edits, and a walk through it costs no
 image. What it gets wrong is measured at the end of the walk and asked for again; but the scorer errs too, and a loop
-that follows it to the letter puts its errors into the face. Where the two disagree the truth is taken to lie between.
+that follows it to the letter puts its errors into the face. Where the two disagree the truth is taken to lie between,
+unless the scorer saw the opposite of the wish: then the model has nothing to say about this face.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class ModelLoopOptions:
     edited score; led_back: of a kept one. tolerance: deviations within which a value counts as reached. furthest:
     longest whole edit in deviations of the pool's codes, stride: longest step. softness: Tikhonov term of what is kept,
     as a share of its slope's square. trust: how far the scorer is believed against the model about what an edit has
-    changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed).
+    changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed). A score that
+    moved the other way than wished is believed whatever the trust.
     """
 
     rounds: int = 6
@@ -108,7 +110,9 @@ class ModelLoop(ClosedLoop):
             told[rows], now[rows] = self.model.tell(there), self._readings(there, None)
             steps[rows] += options.steps
             by_model = above(known[rows] + above(told[rows]) - above(begin[rows]))
-            believed[rows] = by_model + options.trust * (above(now[rows]) - by_model)
+            read = above(now[rows])
+            opposite = (read - known[rows]) * (above(target[rows]) - known[rows]) < 0
+            believed[rows] = np.where(opposite, read, by_model + options.trust * (read - by_model))
             misses = _misses(target[rows], believed[rows], floors)
             better = misses.sum(1) < best[rows].sum(1)
             kept = rows[better]
