@@ -105,8 +105,11 @@ def test_leaks_on_the_scale_of_all_faces():
             for name in EDITED
         ]
     )
-    table = _targets(judged, {"a": leaks}, "a", "a", units, None).set_index("asked")
+    own_error = pd.DataFrame({"property": ["eyes"], "column": ["glasses"], "signed": [-0.4], "intended": [False]})
+    table = _targets(judged, {"a": leaks}, "a", "a", units, own_error, None).set_index("asked")
     assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
+    row = table.loc["leak to a head or person, beyond the oracle's own error (eyes > glasses)"]
+    assert row[["a", ""]].tolist() == ["0.100", "met"]
     row = table.loc["leak to a head or person, in deviations of all faces (eyes > glasses)"]
     assert row[["a", ""]].tolist() == ["0.050", "met"]
 

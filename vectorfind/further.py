@@ -239,11 +239,12 @@ def _about(stage: Stage, step: str) -> dict:
 
     files = grader_files(Profile.load(stage.options.profile), stage.files.run, stage.plan.graders)
     if step == "effects":
-        files |= _oracle_file(stage)
+        files |= oracle_file(stage)
     return stage.stamped(step, _judged(stage), stage.inputs(directions=stage.files.directions, **files))
 
 
-def _oracle_file(stage: Stage) -> dict:
+def oracle_file(stage: Stage) -> dict:
+    """The oracle's weights, as an input of a stamp; empty in a world without one."""
     from pipeline.profile import ROOT, Profile
 
     path = Profile.load(stage.options.profile).get("weights.attribute_net", None)
@@ -255,7 +256,7 @@ def sweep_files(stage: Stage) -> dict:
     from pipeline.profile import Profile
     from vectorfind.models import identity_files
 
-    return identity_files(Profile.load(stage.options.profile)) | _oracle_file(stage)
+    return identity_files(Profile.load(stage.options.profile)) | oracle_file(stage)
 
 
 def _judged(stage: Stage) -> dict:

@@ -13,7 +13,7 @@ from pipeline.run import Run
 if TYPE_CHECKING:
     import torch
 
-    from cnn.filter_cnn import FilterCNN
+    from cnn.filter_cnn import FilterCNN, FilterEnsemble
     from vectorfind.bench import Bench
 
 FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
@@ -87,7 +87,7 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
 
 
 def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
-    """What the loops hold a person by: the profile's bundled filter CNNs, one of each; None without them.
+    """What the loops hold a person by: the profile's bundled filter CNNs; None without them.
 
     The filter CNNs neither find directions nor judge them.
     """
@@ -98,46 +98,52 @@ def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
     from cnn.settings import FilterSettings
     from pipeline.command import resolve_device
 
-    settings = FilterSettings.of(profile)
-    where = resolve_device(device)
-    ensembles = (FilterEnsemble.load(name, [path], settings.architectures[name], where) for name, path in paths.items())
-    return Identity({name: ensemble.models[0] for name, ensemble in zip(paths, ensembles, strict=True)})
+    settings, where = FilterSettings.of(profile), resolve_device(device)
+    ensembles = {}
+    for name, architecture in settings.architectures.items():
+        folds = [path for key, path in paths.items() if key.startswith(f"{name}_")]
+        ensembles[name] = FilterEnsemble.load(name, folds, architecture, where)
+    return Identity(ensembles)
 
 
 def identity_files(profile: Profile) -> dict[str, Path]:
-    """The weights of `open_identity` by filter, empty where one is missing."""
+    """The weights of `open_identity`, filter by filter and fold by fold ("age_0", …); empty where one is missing."""
     from cnn.models import bundled_path
-    from cnn.settings import FILTERS, FilterSettings
+    from cnn.settings import FILTERS, FOLDS, FilterSettings
 
     settings = FilterSettings.of(profile)
     if settings.bundled is None:
         return {}
-    paths = {name: bundled_path(settings.bundled, name, 0) for name in FILTERS}
+    paths = {f"{name}_{fold}": bundled_path(settings.bundled, name, fold) for name in FILTERS for fold in range(FOLDS)}
     return paths if all(path.is_file() for path in paths.values()) else {}
 
 
 class Identity:
     """Reads images [N, 3, R, R] in [-1, 1], differentiably: who it is, and what the filters would say."""
 
-    def __init__(self, models: dict[str, FilterCNN]):
-        self.models = models
+    def __init__(self, ensembles: dict[str, FilterEnsemble]):
+        self.ensembles = ensembles
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features [N, F]: the hidden layers of the gender and the age CNN."""
+        """Features [N, F]: the hidden layers of the first gender and the first age CNN."""
         import torch
 
-        return torch.cat([self._hidden(name, images) for name in ("gender", "age")], 1)
+        return torch.cat([_hidden(self.ensembles[name].models[0], images) for name in ("gender", "age")], 1)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """What each filter CNN says before its sigmoid [N, 4]."""
+        """What each filter says before its sigmoid, the mean of its folds [N, 4]."""
         import torch
 
-        return torch.cat([self.models[name].fc_final[0](self._hidden(name, images)) for name in self.models], 1)
+        means = []
+        for ensemble in self.ensembles.values():
+            folds = [model.fc_final[0](_hidden(model, images)) for model in ensemble.models]
+            means.append(torch.stack(folds).mean(0))
+        return torch.cat(means, 1)
 
-    def _hidden(self, name: str, images: torch.Tensor) -> torch.Tensor:
-        model = self.models[name]
-        # to_unit of cnn.filter_cnn, after the clip that a saved picture would have had.
-        return model.fc1(model.features(model.window.crop(images.clamp(-1, 1) * 0.5 + 0.5)))
+
+def _hidden(model: FilterCNN, images: torch.Tensor) -> torch.Tensor:
+    # to_unit of cnn.filter_cnn, after the clip that a saved picture would have had.
+    return model.fc1(model.features(model.window.crop(images.clamp(-1, 1) * 0.5 + 0.5)))
 
 
 def _existing(path: str, option: str) -> Path:
