@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -83,14 +84,7 @@ def run(options: ApplyOptions) -> None:
     )
     files = Files(run_folder, setting)
     if not files.directions.is_file():
-        source = "--vectors FOLDER" if options.method == "imported" else f"--method {options.method}"
-        flags = [source, "--position", options.position, "--groups", options.groups]
-        flags += ["--conditional"] * options.conditional + ["--mended"] * options.mended
-        flags += [] if options.cuts == "medians" else ["--cuts", options.cuts]
-        raise PipelineError(
-            f"{files.directions} is missing: run first\n"
-            f"  python run_vectorfind.py pool directions --run {options.run} {' '.join(flags)}"
-        )
+        raise PipelineError(f"{files.directions} is missing: run first\n  {_finding_command(options)}")
     models = locate(Profile.load(options.profile), run_folder, options.generator, options.scorer)
     bench = open_bench(models, options.device)
     profile = Profile.load(options.profile)
@@ -115,6 +109,19 @@ def run(options: ApplyOptions) -> None:
     for note in models.notes:
         summary.note(note)
     summary.print()
+
+
+def _finding_command(options: ApplyOptions) -> str:
+    """The command that finds the directions that these options ask for, with all that differs from its defaults."""
+    words = ["python", "run_vectorfind.py", "pool", "directions", "--run", str(options.run)]
+    words += ["--vectors", "FOLDER"] if options.method == "imported" else ["--method", options.method]
+    words += ["--position", options.position, "--groups", options.groups]
+    words += ["--conditional"] * options.conditional + ["--mended"] * options.mended
+    usual = ApplyOptions()
+    for name in ("cuts", "profile", "generator", "scorer"):
+        if getattr(options, name) != getattr(usual, name):
+            words += [f"--{name}", str(getattr(options, name))]
+    return shlex.join(words)
 
 
 def _latents(options: ApplyOptions, bench: Bench) -> np.ndarray:
