@@ -21,8 +21,9 @@ from vectorfind.pool import Pool
 from vectorfind.score_model import ScoreModel
 from vectorfind.setting import Setting
 
-# The filter CNNs read this many faces of the pool; their principal parts carry who somebody is.
-PERSON_ROWS, PERSON_PARTS = 10_000, 8
+# The filter CNNs read this many faces of the pool; their principal parts carry who somebody is. 24 of the 128 hold 97 %
+# of the variance; with 8, opening eyes put on half as much of glasses again, and with 64 the model learns all worse.
+PERSON_ROWS, PERSON_PARTS = 10_000, 24
 # What conditional directions leave alone besides the other edited properties.
 KEPT = tuple(name for name in PROPERTIES if name not in EDITED)
 CALIBRATION = (
