@@ -78,7 +78,7 @@ def crosstalk(bench, judge: Judge, sds: np.ndarray, people: int = PEOPLE, advanc
 
 
 def _where_one_is_achieved(achieved: np.ndarray, changes: np.ndarray) -> tuple[float, np.ndarray]:
-    """(1, changes [C] there) between renders that achieved [S] and changed [S, C]; those of the farthest, if none did."""
+    """(1, changes [C] there) between renders that achieved [S] and changed [S, C]; of the farthest, where none did."""
     own, others = np.append(0.0, achieved), np.concatenate([np.zeros((1, changes.shape[1])), changes])
     for k in range(1, len(own)):
         if own[k] >= 1:
