@@ -195,7 +195,7 @@ class TurningScorer(CurvedScorer):
         return torch.minimum(true, 2 * self.turn - true)
 
 
-def test_no_edit_is_kept_of_which_the_scorer_reads_the_opposite_of_the_wish():
+def test_a_single_wish_of_which_the_scorer_reads_the_opposite_leaves_the_face_alone():
     bench = make_bench(batch=50)
     bench.scorer = CurvedScorer()
     loop = model_loop_in(bench, trust=0.5)

@@ -196,6 +196,6 @@ def draw_passes(path: Path, judged: pd.DataFrame) -> None:
         axis.bar(place, middle, 0.8 / len(graders), yerr=reach, capsize=2, label=grader)
     axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right", fontsize=7)
     axis.set_ylabel("share that passes")
-    axis.legend(frameon=False, fontsize=7)
+    figure.legend(loc="outside upper center", ncols=len(graders), frameon=False, fontsize=7)
     axis.spines[["top", "right"]].set_visible(False)
     save_figure(path, figure, dpi=110)

@@ -33,6 +33,8 @@ CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
     "directions": (
         "vectorfind.finding",
+        "vectorfind.models",
+        "cnn.filter_cnn",
         "vectorfind.grid",
         "vectorfind.methods",
         "vectorfind.mended",
