@@ -21,9 +21,8 @@ from vectorfind.pool import Pool
 from vectorfind.score_model import ScoreModel
 from vectorfind.setting import Setting
 
-# The filter CNNs read this many faces of the pool; their principal parts carry who somebody is. 24 of the 128 hold 97 %
-# of the variance; with 8, opening eyes put on half as much of glasses again, and with 64 the model learns all worse.
-PERSON_ROWS, PERSON_PARTS = 10_000, 24
+# So many faces of the pool are parsed, and read by the filter CNNs.
+PERSON_ROWS = 10_000
 # What conditional directions leave alone besides the other edited properties.
 KEPT = tuple(name for name in PROPERTIES if name not in EDITED)
 CALIBRATION = (
@@ -232,7 +231,7 @@ def make_loop(
         if identity is not None:
             more = read_person(bench, codes, setting.position, identity)
             readings = np.concatenate([readings, more], 1)
-            spreads = np.concatenate([sds, np.nanstd(more, axis=0, ddof=1)])
+            spreads = np.concatenate([sds, np.maximum(np.nanstd(more, axis=0, ddof=1), 1e-6)])
         model = ScoreModel.fit(codes, readings, spreads, seed, progress)
         held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=False))}
         held["person_r"] = model.held_r[len(PROPERTIES) :].round(4).tolist()
@@ -246,21 +245,19 @@ def make_loop(
 
 
 def read_person(bench: Bench, codes, position: str, identity) -> np.ndarray:
-    """What should stay of a person [n, 4 + PERSON_PARTS]: logits of the filters, principal parts of the features.
+    """What should stay of a person [n, R]: logits of the filters and readings of `vectorfind.appearance`.
 
-    Read from at most PERSON_ROWS codes, evenly spaced; NaN in the other rows.
+    The filters' hidden features are left out: they see the eyes open, and a loop that holds them lifts the brows and
+    changes the iris until they no longer do. Read from at most PERSON_ROWS codes, evenly spaced; NaN in the other rows,
+    and where a face could not be measured.
     """
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), PERSON_ROWS)).astype(int))
-    logits, features = [], []
+    parts = []
     with torch.no_grad():
         for start in range(0, len(rows), bench.batch):
             images = bench.images(codes[rows[start : start + bench.batch]], position).clone()
-            logits.append(identity.logits(images).cpu().numpy())
-            features.append(identity(images).cpu().numpy())
-    features = np.concatenate(features)
-    features -= features.mean(0)
-    _, _, parts = np.linalg.svd(features, full_matrices=False)
-    read = np.concatenate([np.concatenate(logits), features @ parts[:PERSON_PARTS].T], 1)
+            parts.append(np.concatenate([identity.logits(images).cpu().numpy(), identity.looks(images)], 1))
+    read = np.concatenate(parts)
     found = np.full((len(codes), read.shape[1]), np.nan, np.float32)
     found[rows] = read
     return found

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
-from pipeline.profile import Profile, shown
+from pipeline.profile import ROOT, Profile, shown
 from pipeline.run import Run
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from cnn.filter_cnn import FilterCNN, FilterEnsemble
+    from property_score.scorer import GeometricScorer
     from vectorfind.bench import Bench
 
 FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
@@ -87,9 +89,10 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
 
 
 def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
-    """What the loops hold a person by: the profile's bundled filter CNNs; None without them.
+    """What the loops hold a person by: the profile's bundled filter CNNs and its face parser; None without them.
 
-    The filter CNNs neither find directions nor judge them.
+    The filter CNNs neither find directions nor judge them. The parser is also the geometric grader's, which judges by
+    eyes, mouth and roll; of these the loops hold nothing.
     """
     paths = identity_files(profile)
     if not paths:
@@ -97,32 +100,35 @@ def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
     from cnn.filter_cnn import FilterEnsemble
     from cnn.settings import FilterSettings
     from pipeline.command import resolve_device
+    from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
 
     settings, where = FilterSettings.of(profile), resolve_device(device)
     ensembles = {}
     for name, architecture in settings.architectures.items():
         folds = [path for key, path in paths.items() if key.startswith(f"{name}_")]
         ensembles[name] = FilterEnsemble.load(name, folds, architecture, where)
-    return Identity(ensembles)
+    return Identity(ensembles, GeometricScorer.load(profile, None, where, ALIGNED_WINDOW))
 
 
 def identity_files(profile: Profile) -> dict[str, Path]:
-    """The weights of `open_identity`, filter by filter and fold by fold ("age_0", …); empty where one is missing."""
+    """The weights of `open_identity`, "parser" and "age_0", … for filters and folds; empty where one is missing."""
     from cnn.models import bundled_path
     from cnn.settings import FILTERS, FOLDS, FilterSettings
 
     settings = FilterSettings.of(profile)
-    if settings.bundled is None:
+    parser = profile.get(f"weights.{profile.get('segmentation.parser', 'parsenet')}", None)
+    if settings.bundled is None or parser is None:
         return {}
     paths = {f"{name}_{fold}": bundled_path(settings.bundled, name, fold) for name in FILTERS for fold in range(FOLDS)}
+    paths["parser"] = ROOT / str(parser)
     return paths if all(path.is_file() for path in paths.values()) else {}
 
 
 class Identity:
-    """Reads images [N, 3, R, R] in [-1, 1], differentiably: who it is, and what the filters would say."""
+    """Reads images [N, 3, R, R] in [-1, 1]: who it is and what the filters would say, differentiably, and the looks."""
 
-    def __init__(self, ensembles: dict[str, FilterEnsemble]):
-        self.ensembles = ensembles
+    def __init__(self, ensembles: dict[str, FilterEnsemble], geometry: GeometricScorer):
+        self.ensembles, self.geometry = ensembles, geometry
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features [N, F]: the hidden layers of the first gender and the first age CNN."""
@@ -139,6 +145,14 @@ class Identity:
             folds = [model.fc_final[0](_hidden(model, images)) for model in ensemble.models]
             means.append(torch.stack(folds).mean(0))
         return torch.cat(means, 1)
+
+    def looks(self, images: torch.Tensor) -> np.ndarray:
+        """Readings float32 [N, K] of `vectorfind.appearance`."""
+        from stylegan.sampling import to_uint8
+        from vectorfind.appearance import appearance
+
+        parsed = self.geometry.parse(to_uint8(images))
+        return appearance(parsed.maps, parsed.faces)
 
 
 def _hidden(model: FilterCNN, images: torch.Tensor) -> torch.Tensor:

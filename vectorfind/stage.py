@@ -34,6 +34,7 @@ CODE = {
     "directions": (
         "vectorfind.finding",
         "vectorfind.models",
+        "vectorfind.appearance",
         "cnn.filter_cnn",
         "vectorfind.grid",
         "vectorfind.methods",
@@ -51,6 +52,9 @@ CODE = {
     "sweep": (
         "vectorfind.sweep",
         "vectorfind.finding",
+        "vectorfind.models",
+        "vectorfind.appearance",
+        "cnn.filter_cnn",
         "vectorfind.methods",
         "vectorfind.mended",
         "vectorfind.calibration",

@@ -1,0 +1,157 @@
+"""What a loop holds of a person besides the scores, and what an edit truly moved."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.profile import Profile
+from pipeline.seeds import latents_from_seeds
+from segmentation.classes import (
+    HAIR,
+    LEFT_BROW,
+    LEFT_EYE,
+    LOWER_LIP,
+    NOSE,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    SKIN,
+    UPPER_LIP,
+)
+from stylegan.checkpoint import load_generator
+from stylegan.generator import Generator
+from vectorfind.appearance import PLACES, READINGS, appearance
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.truth import MEANT, draws_alike, factor_moves, person_moves, summary, w_of
+from virtual_face.latent_map import latent_map_of
+from virtual_face.population import INDEX
+
+PLACED = [READINGS.index(name) for name in PLACES]
+
+
+def drawn_face(lids: int = 0, smile: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """A face of rectangles [224, 224] and its colours; lids: rows of each eye that are shut."""
+    classes = np.zeros((224, 224), np.uint8)
+    classes[10:200, 30:190] = HAIR
+    classes[40:190, 50:174] = SKIN
+    for eye, brow, left in ((LEFT_EYE, LEFT_BROW, 70), (RIGHT_EYE, RIGHT_BROW, 130)):
+        classes[84 + lids : 100, left : left + 26] = eye
+        classes[64:70, left : left + 26] = brow
+    classes[104:134, 102:124] = NOSE
+    for x in range(90, 136):
+        lift = round(smile * (x - 113) ** 2)
+        classes[146 - lift : 152 - lift, x] = UPPER_LIP
+        classes[152 - lift : 160 - lift, x] = LOWER_LIP
+    colours = np.full((224, 224, 3), (200, 150, 120), np.uint8)
+    colours[np.isin(classes, (LEFT_EYE, RIGHT_EYE))] = (40, 60, 90)
+    colours[classes == HAIR] = (90, 50, 20)
+    return classes, colours
+
+
+def looks(classes: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    return appearance(classes[None], colours[None])[0]
+
+
+def test_colours_of_the_parts_and_places_in_units_of_the_eyes():
+    read = dict(zip(READINGS, looks(*drawn_face()), strict=True))
+    assert (read["iris warmth"], read["iris green"]) == (-50, -5)
+    assert (read["hair warmth"], read["skin light"], read["skin green"]) == (70, pytest.approx(156.67, abs=0.01), -10)
+    places = {"brow height": (118.5 - 66.5) / 60, "mouth corners": (152.5 - 118.5) / 60, "nose aside": 0, "smile": 0}
+    assert {name: read[name] for name in places} == pytest.approx(places, abs=1e-6)
+
+
+def test_lids_leave_the_looks_as_they_are_and_a_smile_shows():
+    plain, shut = looks(*drawn_face()), looks(*drawn_face(lids=12))
+    np.testing.assert_allclose(shut, plain, rtol=0.01, atol=1e-5)
+    smiling = looks(*drawn_face(smile=0.01))
+    assert smiling[READINGS.index("smile")] > 0.3 and abs(plain[READINGS.index("smile")]) < 1e-6
+
+
+def test_places_turn_with_the_head():
+    classes, colours = drawn_face(smile=0.005)
+    turned = looks(np.rot90(classes).copy(), np.rot90(colours).copy())
+    # A quarter turn to the left takes the left eye below the right one, which the frame follows.
+    np.testing.assert_allclose(turned, looks(classes, colours), atol=1e-4)
+
+
+def test_what_cannot_be_seen_is_missing():
+    classes, colours = drawn_face()
+    classes[np.isin(classes, (LEFT_BROW, RIGHT_BROW))] = SKIN
+    read = looks(classes, colours)
+    assert np.isnan(read[PLACED]).all() and np.isnan(read[READINGS.index("brows light")])
+    assert np.isfinite(read[READINGS.index("iris warmth")])
+    nobody = appearance(np.empty((0, 224, 224), np.uint8), np.empty((0, 224, 224, 3), np.uint8))
+    assert nobody.shape == (0, len(READINGS))
+
+
+@pytest.fixture(scope="module")
+def world():
+    generator = load_generator(Profile.load("demo").weight("generator"), "cpu")
+    return generator, latent_map_of(generator)
+
+
+class FactorBench:
+    """Measures eyes, mouth and pose as the very factors behind w."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, generator, latent_map):
+        self.generator, self.latent_map = generator, latent_map
+
+    def latents(self, seeds):
+        return latents_from_seeds(list(seeds))
+
+    def encode(self, z, position):
+        with torch.inference_mode():
+            return self.generator.encode(torch.from_numpy(z), None, position).numpy()
+
+    def measure(self, codes, position):
+        factors = self.latent_map.factors(self.latent_map.p(torch.from_numpy(codes))).numpy()
+        scores = np.zeros((len(codes), len(PROPERTIES)), np.float32)
+        for name in EDITED:
+            scores[:, PROPERTIES.index(name)] = factors[:, INDEX[MEANT[name]]]
+        return scores
+
+
+def test_factors_behind_an_edit(world):
+    generator, latent_map = world
+
+    def edit(also: float):
+        lift = latent_map.lift.numpy()
+
+        def moved(codes, groups, amounts):
+            steps = sum(amounts[:, [i]] * lift[:, INDEX[MEANT[name]]] for i, name in enumerate(EDITED))
+            return (codes + steps + also * amounts[:, [0]] * lift[:, INDEX["glasses"]]).astype(np.float32)
+
+        return SimpleNamespace(edit=moved, position="w", score_sds=np.ones(3))
+
+    bench, grouping = FactorBench(generator, latent_map), Grouping.at_medians("none", np.zeros((4, 8)))
+    pure = factor_moves(bench, edit(0.0), grouping, latent_map, range(20))
+    told = summary(pure).set_index("property")
+    assert told["moves"].between(0.95, 1.05).all() and (told["beside"] < 0.05).all()
+    mixed = person_moves(factor_moves(bench, edit(0.5), grouping, latent_map, range(20)))
+    mixed = mixed.set_index(["property", "column"])
+    assert mixed.loc[("eyes", "glasses"), "signed"] > 0.3 and not mixed.loc[("eyes", "glasses"), "intended"]
+    assert abs(mixed.loc[("mouth", "glasses"), "signed"]) < 0.01 and mixed.loc[("pose", "yaw"), "intended"]
+
+
+def test_w_of_every_position_is_what_the_generator_decodes():
+    generator = Generator(16, 256, 64, split=True, split_width=64).eval()
+    z = torch.randn(3, 512, generator=torch.Generator().manual_seed(1))
+    for position in ("z", "w", "mapping_split1", "mapping_split2"):
+        code = generator.encode(z, None, position)
+        with torch.inference_mode():
+            drawn = generator.decode(w_of(generator, code, position), "w")
+            torch.testing.assert_close(drawn, generator.decode(code, position), rtol=1e-4, atol=1e-4)
+
+
+def test_a_generator_that_draws_otherwise_has_no_latent_map(world):
+    generator, _ = world
+    other = load_generator(Profile.load("demo").weight("generator"), "cpu")
+    assert draws_alike(other, generator)
+    with torch.no_grad():
+        next(other.synthesis.parameters()).mul_(1.5)
+    assert not draws_alike(other, generator)
+    assert not draws_alike(Generator(16, 256, 64), generator)
