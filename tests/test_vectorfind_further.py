@@ -106,7 +106,7 @@ def test_leaks_on_the_scale_of_all_faces():
         ]
     )
     own_error = pd.DataFrame({"property": ["eyes"], "column": ["glasses"], "signed": [-0.4], "intended": [False]})
-    table = _targets(judged, {"a": leaks}, "a", "a", units, own_error, None).set_index("asked")
+    table = _targets(judged, {"a": leaks}, "a", "a", units, own_error, None, {"a": pd.DataFrame()}).set_index("asked")
     assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
     row = table.loc["leak to a head or person, beyond the oracle's own error (eyes > glasses)"]
     assert row[["a", ""]].tolist() == ["0.100", "met"]

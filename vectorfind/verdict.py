@@ -19,6 +19,7 @@ from vectorfind.reach import MET_WITHIN
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures
+from vectorfind.truth import FACES, moves_of, person_moves, summary
 
 # What the project asks of its best method: mean signed correlations, share of passes, deviations per deviation.
 ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
@@ -72,7 +73,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     report.text(_verdict(stage, judged, best))
     units, fitted = person_units(stage), _within_reach(stage, settings[best])
     own_error = _in_deviations(crosstalk_of(stage), units)
-    asked = _targets(judged, leaks, best, reference, units, own_error, fitted)
+    moves = {name: moves_of(stage.with_setting(settings[name])) for name in names}
+    asked = _targets(judged, leaks, best, reference, units, own_error, fitted, moves)
     report.table(asked, "Asked of the best method, and measured")
     report.text(_in_own_units(leaks[best], units))
     report.text(GRIDS_MEAN[grid])
@@ -96,6 +98,19 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
         "where hardly a face wears glasses, a deviation of glasses is little."
     )
     report.figure(heat, "Leakage: deviations of each score (columns) per deviation of the intended one (rows)")
+    known = {name: table for name, table in moves.items() if len(table)}
+    if known:
+        report.heading("What an edit truly moves")
+        told = [summary(table).assign(method=name) for name, table in known.items()]
+        report.table(
+            pd.concat(told)[["method", "property", "factor", "moves", "low", "high", "beside", "most", "edits"]],
+            f"Factors behind the codes, {FACES} faces, per achieved deviation",
+        ).text(
+            "In this world a code tells what it stands for: the latent map reads 48 factors from w, and the generator "
+            "learnt to draw these. A factor has deviation 1 among all people. `moves`: mean move of the factor that is "
+            "meant. `beside`: length of a face's move along the 47 others, median; those of `most` move most in the "
+            "mean. Some belong to the edit: a smile narrows the eyes and opens the mouth, lifted brows open the eyes."
+        )
     beside = _beside_renders(leaks[best], own_error) if len(own_error) else own_error
     if len(beside):
         report.heading("The judge judged")
@@ -172,11 +187,12 @@ def _targets(
     units: pd.DataFrame,
     own_error: pd.DataFrame,
     fitted: pd.DataFrame | None,
+    moves: dict,
 ) -> pd.DataFrame:
     """What is asked of the best method, what it reaches, and what the reference reaches.
 
     units: see `person_units`. own_error: what the oracle reads into renders, in deviations. fitted: judgement of the
-    best method on the reachable grid, or None.
+    best method on the reachable grid, or None. moves: see `truth.moves_of`, by method.
     """
     rows = []
 
@@ -224,6 +240,11 @@ def _targets(
         if np.isfinite(found[0][1]):
             values = [abs(size) for _, size in found]
             add(f"leak to a {what} ({found[0][0]})", f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
+    if all(len(moves[name]) for name in (best, reference)):
+        found = [largest_leak(person_moves(moves[name])) for name in (best, reference)]
+        values = [abs(size) for _, size in found]
+        what = f"move of a factor of head or person behind the code ({found[0][0]})"
+        add(what, f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
     values = [float(table["reversed"].max()) for table in tables]
     turned = np.nan if fitted is None else float(fitted["reversed"].max())
     add("reversed faces, any grader and property", "0", values, values[0] == 0, within=turned)
@@ -234,14 +255,20 @@ def person_units(stage) -> pd.DataFrame:
     """Deviations of what the oracle reads, in its own units: a row per attribute.
 
     persona: among the test's unedited faces; all: among faces of the same seeds by the profile's base generator, people
-    of every kind. Empty in a world without an oracle.
+    of every kind. follows: rank correlation, over the persona's faces, of the reading with the attribute that the
+    factors behind w make (NaN for a generator without them). Empty in a world without an oracle.
     """
+    import torch
+    from scipy.stats import spearmanr
+
     from pipeline.command import resolve_device
     from pipeline.profile import Profile
     from stylegan.checkpoint import load_generator
     from stylegan.sampling import sample
     from vectorfind.effects import ORACLE_ATTRIBUTES
     from vectorfind.further import open_judge
+    from vectorfind.truth import draws_alike, true_attributes
+    from virtual_face.latent_map import latent_map_of
 
     judge, bench, seeds = open_judge(stage), stage.bench, list(stage.plan.test_seeds)
     if judge is None:
@@ -254,8 +281,13 @@ def person_units(stage) -> pd.DataFrame:
         "persona": (bench.images(part, "w") for part in parts),
         "all": (images for _, _, images in sample(everyone, seeds, bench.batch, device)),
     }
-    spreads = {name: np.concatenate([judge.read(i)[0] for i in some]).std(0, ddof=1) for name, some in faces.items()}
-    return pd.DataFrame(spreads, index=list(ORACLE_ATTRIBUTES))
+    read = {name: np.concatenate([judge.read(i)[0] for i in some]) for name, some in faces.items()}
+    units = pd.DataFrame({name: some.std(0, ddof=1) for name, some in read.items()}, index=list(ORACLE_ATTRIBUTES))
+    if not draws_alike(bench.generator, everyone):
+        return units.assign(follows=np.nan)
+    true = true_attributes(latent_map_of(everyone.cpu()), torch.from_numpy(codes))
+    found = [spearmanr(read["persona"][:, k], true[name]).statistic for k, name in enumerate(units.index)]
+    return units.assign(follows=found)
 
 
 def _in_units_of_all(table: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
@@ -314,6 +346,18 @@ def _in_own_units(table: pd.DataFrame, units: pd.DataFrame) -> str:
             if name in set(person["column"])
         )
         + "."
+        + _readable(units)
+    )
+
+
+def _readable(units: pd.DataFrame) -> str:
+    """How far the oracle's readings among the persona's faces are readings of anything."""
+    if units["follows"].isna().all():
+        return ""
+    told = ", ".join(f"{name} {r:+.2f}" for name, r in units["follows"].items())
+    return (
+        " Among the test's faces the oracle's readings follow what the factors behind the codes make with a rank "
+        f"correlation of {told}: where that is near 0, a deviation of hers is the oracle's own noise."
     )
 
 

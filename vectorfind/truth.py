@@ -1,0 +1,156 @@
+"""What an edit truly moved: the factors of the virtual world behind a code, read off the latent map, not off a picture.
+
+The base generator learnt to draw the factors that its latent map reads from w (`virtual_face.latent_map`), and
+fine-tune v9 changes which w come up, hardly how they are drawn. So in this world an edited code itself tells what it
+stands for, without the error of any network that looks at pictures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.artefacts import code_version, is_fresh, write_stamp
+from pipeline.progress import progress
+from vectorfind import effects
+from vectorfind.bench import Bench
+from vectorfind.editor import Editor
+from vectorfind.effects import MATCHED_WITHIN, ORACLE_ATTRIBUTES, match
+from vectorfind.evaluate import DIGITS
+from vectorfind.groups import Grouping
+from vectorfind.names import EDITED
+from vectorfind.pool import identity
+from vectorfind.protocol import bootstrap
+
+# The factor that is meant by an edit of each property.
+MEANT = {"eyes": "eyes", "mouth": "mouth", "pose": "roll"}
+FACES = 100
+# Share of its length by which a weight may have changed; the bundled v9 has changed none by more than .002.
+ALIKE = 0.05
+
+
+def w_of(generator, codes: torch.Tensor, position: str) -> torch.Tensor:
+    """w [N, w_dim] of codes [N, D] at any position, as `Generator.decode` goes on from them."""
+    with torch.inference_mode():
+        if position == "z":
+            label = codes[:, generator.z_dim :] if generator.label_size else None
+            return generator.encode(codes[:, : generator.z_dim], label, "w")
+        if position == "mapping_split1":
+            codes = generator.mapping.split1_to_split2(codes)
+        return generator.mapping.split2_to_w(codes) if position.startswith("mapping_split") else codes
+
+
+def true_attributes(latent_map, w: torch.Tensor) -> pd.DataFrame:
+    """What the factors behind w [N, w_dim] make of head and person: a column for each of ORACLE_ATTRIBUTES."""
+    from virtual_face.population import head_parameters
+
+    parameters = head_parameters(latent_map.factors(latent_map.p(w.cpu())))
+    return pd.DataFrame({name: parameters[name].numpy() for name in ORACLE_ATTRIBUTES})
+
+
+def draws_alike(generator, base) -> bool:
+    """Whether the synthesis network is still the base's, within ALIKE of each of its weights' length."""
+    known = base.synthesis.state_dict()
+    if {name: value.shape for name, value in generator.synthesis.state_dict().items()} != {
+        name: value.shape for name, value in known.items()
+    }:
+        return False
+    for name, value in generator.synthesis.state_dict().items():
+        if value.is_floating_point() and "noise" not in name:
+            gap = (value.cpu() - known[name]).norm()
+            if gap > ALIKE * known[name].norm():
+                return False
+    return True
+
+
+def factor_moves(bench: Bench, editor: Editor, grouping: Grouping, latent_map, seeds, advance=None) -> pd.DataFrame:
+    """A row per face, property and sign: seed, property, achieved (deviations), matched, the move of every factor.
+
+    Each property is moved alone by one achieved deviation of the finder, as for the side effects; moves are per
+    achieved deviation, in deviations of the factors among all people. advance: called with the faces done.
+    """
+    from virtual_face.population import FACTORS
+
+    codes = bench.encode(bench.latents(seeds), editor.position)
+    groups = grouping.assign(bench.measure(codes, editor.position))
+
+    def factors(some: np.ndarray) -> np.ndarray:
+        w = w_of(bench.generator, torch.from_numpy(some).to(bench.device), editor.position)
+        return latent_map.factors(latent_map.p(w.cpu())).numpy()
+
+    start, tables = factors(codes), []
+    for name in EDITED:
+        for sign in (1.0, -1.0):
+            edited, achieved = match(bench, editor, codes, groups, name, sign)
+            matched = np.abs(achieved - sign) <= MATCHED_WITHIN
+            moves = (factors(edited) - start) / np.where(matched, achieved, 1)[:, None]
+            about = pd.DataFrame({"seed": list(seeds), "property": name, "achieved": achieved, "matched": matched})
+            tables.append(pd.concat([about, pd.DataFrame(moves, columns=list(FACTORS))], axis=1))
+            if advance is not None:
+                advance(len(codes))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summary(moves: pd.DataFrame) -> pd.DataFrame:
+    """A row per property: mean move of the factor that is meant, what moves beside it, the three that move most.
+
+    `beside`: length of a face's move along all other factors together, median over the matched edits.
+    """
+    from virtual_face.population import FACTORS
+
+    rows = []
+    for name in EDITED:
+        part = moves[(moves["property"] == name) & moves["matched"]]
+        others = [factor for factor in FACTORS if factor != MEANT[name]]
+        mean, low, high = bootstrap(part[MEANT[name]].to_numpy())
+        lengths = np.sqrt((part[others] ** 2).sum(axis=1))
+        means = part[others].mean()
+        most = means.loc[means.abs().sort_values(ascending=False).index[:3]]
+        row = {"property": name, "factor": MEANT[name], "moves": mean, "low": low, "high": high}
+        row |= {"beside": float(lengths.median()), "edits": len(part)}
+        rows.append(row | {"most": ", ".join(f"{factor} {move:+.2f}" for factor, move in most.items())})
+    return pd.DataFrame(rows).round(DIGITS)
+
+
+def person_moves(moves: pd.DataFrame) -> pd.DataFrame:
+    """Mean moves of the factors of head and person, as in `effects.leakage`: property, column, signed, intended."""
+    rows = []
+    for name in EDITED:
+        part = moves[(moves["property"] == name) & moves["matched"]]
+        for factor in ORACLE_ATTRIBUTES:
+            row = {"property": name, "column": factor, "signed": float(part[factor].mean())}
+            rows.append({**row, "intended": factor in effects.MEANT[name]})
+    return pd.DataFrame(rows)
+
+
+def moves_of(stage) -> pd.DataFrame:
+    """`factor_moves.csv` of a setting, measured where it is missing or stale.
+
+    Empty in a world without a latent map, and for a generator that no longer draws as the base does.
+    """
+    from pipeline.profile import Profile
+    from stylegan.checkpoint import load_generator
+    from vectorfind.further import open_judge, write_csv
+    from virtual_face.latent_map import latent_map_of
+
+    if open_judge(stage) is None:
+        return pd.DataFrame()
+    base = Profile.load(stage.options.profile).weight("generator")
+    generator = load_generator(base, "cpu")
+    if not draws_alike(stage.bench.generator, generator):
+        return pd.DataFrame()
+    path, seeds = stage.files.judged("factor_moves.csv"), stage.plan.test_seeds[:FACES]
+    about = {
+        "options": {"pool": identity(stage.files.pool), "faces": len(seeds)},
+        "seed": seeds[0],
+        "inputs": {**stage.inputs(directions=stage.files.directions), "base": base},
+        "code": code_version("vectorfind.truth", "vectorfind.effects", "virtual_face.latent_map"),
+    }
+    if not is_fresh(path, **about)[0]:
+        latent_map = latent_map_of(generator)
+        editor, grouping = stage.open_directions()
+        with progress(2 * len(EDITED) * len(seeds), "factors behind edits") as bar:
+            write_csv(path, factor_moves(stage.bench, editor, grouping, latent_map, seeds, bar.update))
+        write_stamp(path, command="run_vectorfind.py compare", rows=2 * len(EDITED) * len(seeds), **about)
+    return pd.read_csv(path)
