@@ -11,6 +11,7 @@ import vectorfind.stage
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from vectorfind.directions import read_vectors, write_vector
+from vectorfind.effects import ORACLE_ATTRIBUTES
 from vectorfind.names import EDITED
 from vectorfind.selection import noise_of
 from vectorfind.verdict import _targets
@@ -24,6 +25,7 @@ def further(tmp_path, tiny_profile, monkeypatch):
     monkeypatch.setattr(vectorfind.stage, "open_bench", lambda *_: make_bench(batch=50))
     monkeypatch.setattr(vectorfind.stage, "open_identity", lambda *_: None)
     monkeypatch.setattr(vectorfind.further, "open_judge", lambda _: None)
+    monkeypatch.setattr(vectorfind.further, "oracle_file", lambda _: {})
 
     def go(*steps, **options):
         paths = {name: str(tmp_path / f"{name}.pth") for name in ("generator", "scorer")}
@@ -106,12 +108,18 @@ def test_leaks_on_the_scale_of_all_faces():
         ]
     )
     own_error = pd.DataFrame({"property": ["eyes"], "column": ["glasses"], "signed": [-0.4], "intended": [False]})
-    table = _targets(judged, {"a": leaks}, "a", "a", units, own_error, None, {"a": pd.DataFrame()}).set_index("asked")
+    moves = pd.DataFrame({"property": EDITED, "matched": True, **dict.fromkeys(ORACLE_ATTRIBUTES, 0.1)})
+    moves.loc[1, "glasses"] = -0.3
+    table = _targets(judged, {"a": leaks}, "a", "a", units, own_error, None, {"a": moves}).set_index("asked")
     assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
     row = table.loc["leak to a head or person, beyond the oracle's own error (eyes > glasses)"]
     assert row[["a", ""]].tolist() == ["0.100", "met"]
     row = table.loc["leak to a head or person, in deviations of all faces (eyes > glasses)"]
     assert row[["a", ""]].tolist() == ["0.050", "met"]
+    row = table.loc["move of a factor of head or person behind the code (mouth > glasses)"]
+    assert row[["a", ""]].tolist() == ["0.300", "MISSED"]
+    bare = _targets(judged, {"a": leaks}, "a", "a", units, own_error, None, {"a": pd.DataFrame()})
+    assert not bare["asked"].str.contains("behind the code").any()
 
 
 def test_a_sweep_goes_on_where_it_stopped(further):

@@ -131,10 +131,10 @@ def moves_of(stage) -> pd.DataFrame:
     """
     from pipeline.profile import Profile
     from stylegan.checkpoint import load_generator
-    from vectorfind.further import open_judge, write_csv
+    from vectorfind.further import oracle_file, write_csv
     from virtual_face.latent_map import latent_map_of
 
-    if open_judge(stage) is None:
+    if not oracle_file(stage):
         return pd.DataFrame()
     base = Profile.load(stage.options.profile).weight("generator")
     generator = load_generator(base, "cpu")
