@@ -122,6 +122,22 @@ def test_leaks_on_the_scale_of_all_faces():
     assert not bare["asked"].str.contains("behind the code").any()
 
 
+def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
+    leaks = pd.DataFrame({"property": ["eyes"], "column": ["finder mouth"], "signed": [0.1], "intended": [False]})
+    judged = pd.DataFrame(
+        [
+            {"method": "a", "grader": grader, "property": name, "corr": 0.9, "most": 1.0}
+            | {"pass_v7": 0.5, "pass_v8": 0.8, "reversed": turned}
+            for grader, turned in (("finder", 0.1), ("second", 0.0))
+            for name in EDITED
+        ]
+    )
+    nothing = pd.DataFrame()
+    table = _targets(judged, {"a": leaks}, "a", "a", nothing, nothing, None, {"a": nothing}).set_index("asked")
+    rows = table.loc[[row for row in table.index if row.startswith("reversed")]]
+    assert rows[["a", ""]].to_numpy().tolist() == [["0.100", "MISSED"], ["0.000", "met"]]
+
+
 def test_a_sweep_goes_on_where_it_stopped(further):
     run = further("sweep", methods=("ridge",), sizes=(100, 200))
     table = pd.read_csv(run / "vectorfind/sweep/sweep.csv")

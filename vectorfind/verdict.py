@@ -245,10 +245,18 @@ def _targets(
         values = [abs(size) for _, size in found]
         what = f"move of a factor of head or person behind the code ({found[0][0]})"
         add(what, f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
-    values = [float(table["reversed"].max()) for table in tables]
-    turned = np.nan if fitted is None else float(fitted["reversed"].max())
-    add("reversed faces, any grader and property", "0", values, values[0] == 0, within=turned)
+    graders = set(judged["grader"])
+    for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
+        if which:
+            values = [_turned(table.reset_index(), which) for table in tables]
+            within_reach = np.nan if fitted is None else _turned(fitted, which)
+            add(f"reversed faces, {who}, any property", "0", values, values[0] == 0, within=within_reach)
     return pd.DataFrame(rows)
+
+
+def _turned(table: pd.DataFrame, graders: set) -> float:
+    """Largest share of faces with a correlation below 0, over properties, by some graders."""
+    return float(table.loc[table["grader"].isin(graders), "reversed"].max())
 
 
 def person_units(stage) -> pd.DataFrame:
