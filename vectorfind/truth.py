@@ -51,17 +51,11 @@ def true_attributes(latent_map, w: torch.Tensor) -> pd.DataFrame:
 
 def draws_alike(generator, base) -> bool:
     """Whether the synthesis network is still the base's, within ALIKE of each of its weights' length."""
-    known = base.synthesis.state_dict()
-    if {name: value.shape for name, value in generator.synthesis.state_dict().items()} != {
-        name: value.shape for name, value in known.items()
-    }:
+    mine, known = generator.synthesis.state_dict(), base.synthesis.state_dict()
+    if {name: value.shape for name, value in mine.items()} != {name: value.shape for name, value in known.items()}:
         return False
-    for name, value in generator.synthesis.state_dict().items():
-        if value.is_floating_point() and "noise" not in name:
-            gap = (value.cpu() - known[name]).norm()
-            if gap > ALIKE * known[name].norm():
-                return False
-    return True
+    weights = [name for name, value in known.items() if value.is_floating_point() and "noise" not in name]
+    return all((mine[name].cpu() - known[name]).norm() <= ALIKE * known[name].norm() for name in weights)
 
 
 def factor_moves(bench: Bench, editor: Editor, grouping: Grouping, latent_map, seeds, advance=None) -> pd.DataFrame:
@@ -124,31 +118,41 @@ def person_moves(moves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def moves_of(stage) -> pd.DataFrame:
-    """`factor_moves.csv` of a setting, measured where it is missing or stale.
+def latent_map_behind(stage):
+    """The LatentMap by which the stage's generator draws.
 
-    Empty in a world without a latent map, and for a generator that no longer draws as the base does.
+    None in a world without one, and for a generator that no longer draws as the profile's base does.
     """
     from pipeline.profile import Profile
     from stylegan.checkpoint import load_generator
-    from vectorfind.further import oracle_file, write_csv
+    from vectorfind.further import oracle_file
     from virtual_face.latent_map import latent_map_of
 
     if not oracle_file(stage):
-        return pd.DataFrame()
-    base = Profile.load(stage.options.profile).weight("generator")
-    generator = load_generator(base, "cpu")
-    if not draws_alike(stage.bench.generator, generator):
+        return None
+    base = load_generator(Profile.load(stage.options.profile).weight("generator"), "cpu")
+    return latent_map_of(base) if draws_alike(stage.bench.generator, base) else None
+
+
+def moves_of(stage, latent_map) -> pd.DataFrame:
+    """`factor_moves.csv` of a setting, measured where it is missing or stale; empty without a latent map."""
+    from pipeline.profile import Profile
+    from vectorfind.further import write_csv
+    from vectorfind.stage import CODE
+
+    if latent_map is None:
         return pd.DataFrame()
     path, seeds = stage.files.judged("factor_moves.csv"), stage.plan.test_seeds[:FACES]
+    base = Profile.load(stage.options.profile).weight("generator")
     about = {
         "options": {"pool": identity(stage.files.pool), "faces": len(seeds)},
         "seed": seeds[0],
         "inputs": {**stage.inputs(directions=stage.files.directions), "base": base},
-        "code": code_version("vectorfind.truth", "vectorfind.effects", "virtual_face.latent_map"),
+        "code": code_version(
+            "vectorfind.truth", "virtual_face.latent_map", "virtual_face.population", *CODE["effects"]
+        ),
     }
     if not is_fresh(path, **about)[0]:
-        latent_map = latent_map_of(generator)
         editor, grouping = stage.open_directions()
         with progress(2 * len(EDITED) * len(seeds), "factors behind edits") as bar:
             write_csv(path, factor_moves(stage.bench, editor, grouping, latent_map, seeds, bar.update))

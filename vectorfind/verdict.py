@@ -19,7 +19,7 @@ from vectorfind.reach import MET_WITHIN
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures
-from vectorfind.truth import FACES, moves_of, person_moves, summary
+from vectorfind.truth import FACES, latent_map_behind, moves_of, person_moves, summary, true_attributes
 
 # What the project asks of its best method: mean signed correlations, share of passes, deviations per deviation.
 ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
@@ -71,9 +71,10 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
     report.text(_verdict(stage, judged, best))
-    units, fitted = person_units(stage), _within_reach(stage, settings[best])
+    latent_map = latent_map_behind(stage)
+    units, fitted = person_units(stage, latent_map), _within_reach(stage, settings[best])
     own_error = _in_deviations(crosstalk_of(stage), units)
-    moves = {name: moves_of(stage.with_setting(settings[name])) for name in names}
+    moves = {name: moves_of(stage.with_setting(settings[name]), latent_map) for name in names}
     asked = _targets(judged, leaks, best, reference, units, own_error, fitted, moves)
     report.table(asked, "Asked of the best method, and measured")
     report.text(_in_own_units(leaks[best], units))
@@ -242,9 +243,10 @@ def _targets(
             add(f"leak to a {what} ({found[0][0]})", f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
     if all(len(moves[name]) for name in (best, reference)):
         found = [largest_leak(person_moves(moves[name])) for name in (best, reference)]
-        values = [abs(size) for _, size in found]
-        what = f"move of a factor of head or person behind the code ({found[0][0]})"
-        add(what, f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
+        if np.isfinite(found[0][1]):
+            values = [abs(size) for _, size in found]
+            what = f"move of a factor of head or person behind the code ({found[0][0]})"
+            add(what, f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
     graders = set(judged["grader"])
     for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
         if which:
@@ -259,12 +261,12 @@ def _turned(table: pd.DataFrame, graders: set) -> float:
     return float(table.loc[table["grader"].isin(graders), "reversed"].max())
 
 
-def person_units(stage) -> pd.DataFrame:
+def person_units(stage, latent_map) -> pd.DataFrame:
     """Deviations of what the oracle reads, in its own units: a row per attribute.
 
     persona: among the test's unedited faces; all: among faces of the same seeds by the profile's base generator, people
     of every kind. follows: rank correlation, over the persona's faces, of the reading with the attribute that the
-    factors behind w make (NaN for a generator without them). Empty in a world without an oracle.
+    factors behind w make, which latent_map reads (NaN where it is None). Empty in a world without an oracle.
     """
     import torch
     from scipy.stats import spearmanr
@@ -275,8 +277,6 @@ def person_units(stage) -> pd.DataFrame:
     from stylegan.sampling import sample
     from vectorfind.effects import ORACLE_ATTRIBUTES
     from vectorfind.further import open_judge
-    from vectorfind.truth import draws_alike, true_attributes
-    from virtual_face.latent_map import latent_map_of
 
     judge, bench, seeds = open_judge(stage), stage.bench, list(stage.plan.test_seeds)
     if judge is None:
@@ -291,9 +291,9 @@ def person_units(stage) -> pd.DataFrame:
     }
     read = {name: np.concatenate([judge.read(i)[0] for i in some]) for name, some in faces.items()}
     units = pd.DataFrame({name: some.std(0, ddof=1) for name, some in read.items()}, index=list(ORACLE_ATTRIBUTES))
-    if not draws_alike(bench.generator, everyone):
+    if latent_map is None:
         return units.assign(follows=np.nan)
-    true = true_attributes(latent_map_of(everyone.cpu()), torch.from_numpy(codes))
+    true = true_attributes(latent_map, torch.from_numpy(codes))
     found = [spearmanr(read["persona"][:, k], true[name]).statistic for k, name in enumerate(units.index)]
     return units.assign(follows=found)
 
