@@ -13,7 +13,7 @@ from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor
 from vectorfind.grid import ends_of
 from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.reach import intended_table, reach_table, to_the_letter
+from vectorfind.reach import JUDGED, LETTER, MET_WITHIN, intended_table, met_shares, reach_table, to_the_letter
 from vectorfind.score_model import EditModel, ScoreModel
 
 COLUMNS = [PROPERTIES.index(name) for name in EDITED]
@@ -216,7 +216,12 @@ def test_where_a_reading_is_promised_the_scorer_is_followed():
     halfway, literal = (model_loop_in(bench, trust=trust) for trust in (0.5, 1.0))
     tables = [reach_table(loop, range(2000, 2004)) for loop in (halfway, literal)]
     pd.testing.assert_frame_equal(*tables)
-    pd.testing.assert_frame_equal(*(intended_table(loop, tables[0]) for loop in (halfway, literal)))
+    found = [intended_table(loop, tables[0]) for loop in (halfway, literal)]
+    pd.testing.assert_frame_equal(*(table[table["walk"] == LETTER] for table in found))
+    wishes, faces = met_shares(found[0][found[0]["walk"] == LETTER])
+    as_judged, _ = met_shares(found[0][found[0]["walk"] == JUDGED])
+    assert faces <= wishes and as_judged < wishes
+    assert found[0]["intended"].abs().min() > MET_WITHIN
     assert to_the_letter(loop_in(bench)).options == LoopOptions()
 
 

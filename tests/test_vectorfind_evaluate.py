@@ -94,11 +94,14 @@ def test_reversed_directions_fail_though_their_absolute_correlation_is_one():
     assert (summary.loc[list(EDITED), "reversed"] == 1).all() and (summary["pass_share"] == 0).all()
 
 
-def test_a_score_that_never_moves_has_no_correlation_and_does_not_pass():
+def test_a_score_that_never_moves_has_obeyed_nothing_and_one_that_was_never_measured_has_no_correlation():
     measured = edit_faces()
     measured.scores[2, :, PROPERTIES.index("eyes")] = 0.3
     result = result_table(measured, BARS["v8"])
-    assert result.loc[2, "passed"] == "X" and np.isnan(result.loc[2, "eyes_corr"]) and result.loc[1, "passed"] == "O"
+    assert result.loc[2, "passed"] == "X" and result.loc[2, "eyes_corr"] == 0 and result.loc[1, "passed"] == "O"
+    measured.scores[1, 2:, PROPERTIES.index("eyes")] = np.nan
+    result = result_table(measured, BARS["v8"])
+    assert result.loc[1, "passed"] == "X" and np.isnan(result.loc[1, "eyes_corr"])
     assert summary_table(result, BARS["v8"]).loc[0, "unmeasured"] == 1
 
 

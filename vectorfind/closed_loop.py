@@ -88,7 +88,9 @@ class ClosedLoop:
     def edit(self, codes: np.ndarray, groups, amounts: np.ndarray, raw: bool = False) -> np.ndarray:
         """See Editor; groups do not matter here. PipelineError for raw amounts: there is no vector to measure along."""
         if raw:
-            raise PipelineError("the closed loop has no unit vectors: use --grid deviations")
+            raise PipelineError(
+                "the closed loop has no unit vectors to measure raw amounts along: use --grid deviations"
+            )
         return self.walk(codes, amounts).codes
 
     def walk(self, codes: np.ndarray, amounts: np.ndarray) -> Walk:

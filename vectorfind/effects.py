@@ -23,8 +23,10 @@ REGIONS = {
     "mouth": (0.58, 0.86, 0.30, 0.70),
     "pose": (0.15, 0.95, 0.12, 0.88),
 }
-# What an edit of a property means, in the oracle's own words: not a side effect of it.
-MEANT = {"eyes": ("eyes",), "mouth": ("mouth",), "pose": ("yaw", "pitch", "roll")}
+# What an edit of a property means, in the oracle's own words: not a side effect of it. Pose is the roll, as the score.
+MEANT = {"eyes": ("eyes",), "mouth": ("mouth",), "pose": ("roll",)}
+# What a face does, as against who it is: no part of the drift.
+BEARING = ("eyes", "mouth", "yaw", "pitch", "roll")
 ORACLE_ATTRIBUTES = ("yaw", "pitch", "roll", "gender", "age", "quality", "glasses")
 MATCHED_WITHIN = 0.15
 ROUNDS = 4
@@ -42,8 +44,7 @@ class Judge:
         from virtual_face.population import ATTRIBUTES
 
         self.oracle, self.attributes = oracle, list(ATTRIBUTES)
-        meant = sorted({word for words in MEANT.values() for word in words})
-        rows = oracle.network.head.weight.detach().cpu()[[self.attributes.index(word) for word in meant]]
+        rows = oracle.network.head.weight.detach().cpu()[[self.attributes.index(word) for word in BEARING]]
         basis, _ = torch.linalg.qr(rows.double().T)
         self.basis = basis.numpy()
 

@@ -12,6 +12,8 @@ from pipeline.report import mean_interval, wilson_interval
 from vectorfind.names import EDITED, PROPERTIES
 
 DIGITS = 4
+# Fewer measured edits tell no correlation.
+FEWEST = 3
 
 
 @dataclass
@@ -39,7 +41,8 @@ class Test:
 def per_face(test: Test) -> pd.DataFrame:
     """One row per face, with four columns for each edited property.
 
-    `corr`: signed Pearson of weight and score over the grid, NaN when the score never moves. `slope`: score deviations
+    `corr`: signed Pearson of weight and score over the grid, 0 when the score never moves, as nothing obeyed; NaN where
+    fewer than FEWEST edits could be measured. `slope`: score deviations
     per deviation asked for (per unit of weight on a raw grid), NaN where a fitted grid asks for none. `monotone`: share
     of rising steps between level means. `range`: deviations from the lowest to the highest level.
     """
@@ -51,7 +54,7 @@ def per_face(test: Test) -> pd.DataFrame:
         if test.asked is not None:
             _, columns[f"{name}_slope"] = _corr_and_slope(test.asked[:, :, i].astype(np.float64), score)
         levels = np.unique(weight)
-        means = np.stack([np.nanmean(score[:, weight == level], axis=1) for level in levels], 1)
+        means = np.stack([_mean(score[:, weight == level]) for level in levels], 1)
         columns[f"{name}_monotone"] = (np.diff(means, axis=1) > 0).mean(axis=1)
         columns[f"{name}_range"] = means[:, -1] - means[:, 0]
     return pd.DataFrame(columns)
@@ -73,6 +76,13 @@ def most_corr(test: Test) -> np.ndarray:
     return most
 
 
+def _mean(scores: np.ndarray) -> np.ndarray:
+    """Means [F] of what was measured of scores [F, A]; NaN where nothing was."""
+    known = np.isfinite(scores)
+    count = known.sum(1)
+    return np.where(count > 0, np.where(known, scores, 0).sum(1) / np.maximum(count, 1), np.nan)
+
+
 def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of score [F, A] on weight [A] or [F, A]: both [F]."""
     known = np.isfinite(score)
@@ -83,7 +93,8 @@ def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, 
     s = np.where(known, s - (s.sum(1) / count)[:, None], 0.0)
     both, ww, ss = (w * s).sum(1), (w * w).sum(1), (s * s).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        corr = np.where(ss > 1e-12, both / np.sqrt(ww * ss), np.nan)
+        corr = np.where(ss > 1e-12, both / np.sqrt(ww * ss), 0.0)
+        corr = np.where(known.sum(1) >= FEWEST, corr, np.nan)
         slope = np.where(ww > 0, both / ww, np.nan)
     return corr, slope
 

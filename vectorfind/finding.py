@@ -165,14 +165,11 @@ def find_networks(
 
     training = replace(MENDED if setting.mended else PUBLISHED, seed=options.seed)
     rows = np.flatnonzero(np.isfinite(pool.scores).all(axis=1))
-    codes = pool.codes(setting.position)[rows]
-    mean, spread = np.zeros(codes.shape[1], np.float32), np.ones(codes.shape[1], np.float32)
+    codes = pool.codes(setting.position)
+    inputs = codes[rows]
+    mean, spread = np.zeros(inputs.shape[1], np.float32), np.ones(inputs.shape[1], np.float32)
     if training.standardised:
-        mean, spread = codes.mean(0), codes.std(0)
-        # Dimensions that hardly vary keep arbitrary weights, and a gradient would spend its length on them.
-        spread = np.where(spread > 1e-3 * spread.max(), spread, 0.0).astype(np.float32)
-    scale = np.where(spread > 0, spread, 1.0).astype(np.float32)
-    inputs = np.where(spread > 0, (codes - mean) / scale, 0.0).astype(np.float32)
+        mean, spread = _standardise(inputs)
     sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED], np.float32)
     nets, table = {}, []
     for name in EDITED if setting.method == "gradient" else EDITED[:1]:
@@ -196,19 +193,33 @@ def find_networks(
         sds,
         {},
         training.substeps,
-        _kept_normals(codes, pool.scores[rows], options) if setting.conditional else None,
+        _kept_normals(codes, pool.scores, options) if setting.conditional else None,
         vectors,
         grouping.kind,
         grouping.cuts,
         about,
     )
     probed = np.linspace(0, len(rows) - 1, min(PROBED_FACES, len(rows))).astype(int)
-    capped, flipped = editor.calibrate(bench, codes[probed], grouping.assign(pool.scores[rows[probed]]))
+    capped, flipped = editor.calibrate(bench, codes[rows[probed]], grouping.assign(pool.scores[rows[probed]]))
     for row in table:
         name = row["property"]
         row |= {"step": editor.steps[name], "flipped": flipped[name], "capped": bool(capped[name])}
     fits = pd.DataFrame(table)
     return editor, (fits if more is None else pd.concat([fits, more], ignore_index=True)).round(6)
+
+
+def _standardise(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standardise codes float32 [n, D] in place, as a copy of a large pool is gigabytes; (mean [D], spread [D]).
+
+    Dimensions that hardly vary become 0 and have spread 0: they would keep arbitrary weights, and a gradient would
+    spend its length on them.
+    """
+    codes -= (mean := codes.mean(0))
+    squares = sum((part.astype(np.float64) ** 2).sum(0) for part in np.array_split(codes, -(-len(codes) // 4096)))
+    spread = np.sqrt(squares / len(codes))
+    spread = np.where(spread > 1e-3 * spread.max(), spread, 0.0).astype(np.float32)
+    codes *= np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0).astype(np.float32)
+    return mean, spread
 
 
 def make_loop(

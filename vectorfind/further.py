@@ -113,7 +113,7 @@ def reach(stage: Stage) -> None:
     about = stage.stamped("reach", _judged(stage), stage.inputs(directions=files.directions))
     if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):
         return
-    from vectorfind.reach import intended_table, reach_table
+    from vectorfind.reach import MET_WITHIN, intended_table, met_shares, reach_table
 
     loop, _ = stage.open_directions()
     seeds = list(stage.plan.test_seeds)
@@ -123,13 +123,17 @@ def reach(stage: Stage) -> None:
     write_csv(path, table)
     write_csv(files.judged("intended.csv"), met)
     write_stamp(path, command="run_vectorfind.py reach", rows=len(table), **about)
-    share = met["met"].mean() if len(met) else float("nan")
     stage.summary.wrote(path, f"{len(seeds)} faces")
-    stage.summary.note(f"intended value met within .15 deviations in {share:.1%} of {len(met)} wishes inside the reach")
+    for walk, part in met.groupby("walk", sort=False):
+        wishes, faces = met_shares(part)
+        stage.summary.note(
+            f"intended value met within {MET_WITHIN} deviations, {walk}: {wishes:.1%} of {len(part)} wishes inside the "
+            f"reach; all wishes of {faces:.1%} of the faces"
+        )
 
 
 def select(stage: Stage) -> None:
-    """Choose faces by the finder under one noise, confirm them by every grader under another; write the chosen."""
+    """Choose faces by the finder on one half of the noise, confirm them by every grader on the other; write them."""
     from vectorfind.selection import choose, write_selection
 
     editor, grouping = stage.open_directions()

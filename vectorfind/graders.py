@@ -20,12 +20,15 @@ from vectorfind.names import EDITED, PROPERTIES
 
 FINDER, SECOND, GEOMETRIC = "finder", "second", "geometric"
 GRADERS = (FINDER, SECOND, GEOMETRIC)
-SPREAD_FACES = 400
+SPREAD_FACES = 1000
 
 
 @dataclass
 class Grader:
-    """A scorer with a name; sds float32 [8], ends float32 [8, 2]: deviation and ends of its scores over the pool."""
+    """A scorer with a name; sds float32 [8], ends float32 [8, 2]: deviation and ends of its scores over the pool.
+
+    The finder's are those of the whole pool, the others' of SPREAD_FACES of it.
+    """
 
     name: str
     scorer: object

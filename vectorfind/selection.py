@@ -1,12 +1,14 @@
-"""Faces worth keeping: chosen by one grader under one noise, confirmed by the others under another.
+"""Faces worth keeping: chosen by one grader on one half of the noise, confirmed by the others on the other half.
 
 Who is chosen and judged by the same noisy measurement looks better than he is; of the published selections between a
-third and a half passed again.
+third and a half passed again. Here noise is that of the generator, where it has any (training may have left next to
+nothing of its strength), and that of a camera, by which each picture is taken anew before a grader sees it.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,45 @@ from vectorfind.evaluate import per_face
 from vectorfind.graders import FINDER, Grader
 from vectorfind.grid import grid_named
 from vectorfind.groups import Grouping
-from vectorfind.names import EDITED
-from vectorfind.protocol import passed, run_graded
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.protocol import passed, run_graded, score_codes
 from vectorfind.setting import Files
 
 CHOOSING, CONFIRMING = 1, 2
 SHEET_FACES = 12
+# Of the camera: deviations of exposure (stops), of contrast and of a channel's gain, range of JPEG quality.
+EXPOSURE, CONTRAST, CAST, QUALITY = 0.15, 0.08, 0.03, (60, 95)
+
+
+def photograph(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Images float32 [N, 3, R, R] in [-1, 1] as a camera would take each: exposure, contrast, colour cast, JPEG."""
+    from torchvision.io import decode_jpeg, encode_jpeg
+
+    taken = []
+    for image in images.detach().cpu().clamp(-1, 1) * 0.5 + 0.5:
+        gain = 2 ** rng.normal(0, EXPOSURE) * (1 + rng.normal(0, CAST, 3))
+        seen = image * torch.from_numpy(gain.astype(np.float32))[:, None, None]
+        middle = seen.mean()
+        seen = (middle + (seen - middle) * float(1 + rng.normal(0, CONTRAST))).clamp(0, 1)
+        file = encode_jpeg((seen * 255).round().to(torch.uint8), int(rng.integers(*QUALITY, endpoint=True)))
+        taken.append(decode_jpeg(file).float() / 127.5 - 1)
+    return torch.stack(taken).to(images.device)
+
+
+@dataclass
+class Photographer(Grader):
+    """A grader who sees every picture through a camera, whose noise is `rng`'s."""
+
+    rng: np.random.Generator | None = None
+
+    def scores(self, images: torch.Tensor) -> np.ndarray:
+        """As of a Grader, of the pictures as they were taken."""
+        return super().scores(photograph(images, self.rng))
+
+
+def with_cameras(graders: list[Grader], half: int) -> list[Grader]:
+    """The same graders with a camera each, on one half of the noise (CHOOSING or CONFIRMING)."""
+    return [Photographer(**vars(grader), rng=np.random.default_rng([half, k])) for k, grader in enumerate(graders)]
 
 
 @contextmanager
@@ -46,20 +81,25 @@ def noise_of(bench: Bench, seed: int):
 
 
 def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pass at the bars of v8 by the finder under one noise, then again by every grader under another.
+    """Pass at the bars of v8 by the finder on one half of the noise, then again by every grader on the other.
 
-    Returns (chosen: seed, group_name, the correlations of both rounds, confirmed by all; rates: a row per grader).
+    Returns (chosen: seed, group_name, the correlations of both rounds, confirmed by all; rates: a row per grader, with
+    `noise`: root mean square of what the noise alone changes, in deviations of the edited scores).
     """
     grid, seeds = grid_named(stage.files.setting.grid), stage.plan.test_seeds
     with progress(2 * len(seeds) * len(grid.amounts()), "choosing and confirming") as bar:
         with noise_of(stage.bench, CHOOSING):
-            first = run_graded(stage.bench, editor, grouping, seeds, grid, graders[:1], bar.update)[FINDER]
+            cameras = with_cameras(graders, CHOOSING)
+            first = run_graded(stage.bench, editor, grouping, seeds, grid, cameras[:1], bar.update)[FINDER]
+            looks = _looks(stage.bench, cameras, seeds)
         faces = per_face(first)
         faces = faces[passed(faces, "v8")]
         again = {}
-        if len(faces):
-            with noise_of(stage.bench, CONFIRMING):
-                again = run_graded(stage.bench, editor, grouping, faces["seed"], grid, graders, bar.update)
+        with noise_of(stage.bench, CONFIRMING):
+            cameras = with_cameras(graders, CONFIRMING)
+            if len(faces):
+                again = run_graded(stage.bench, editor, grouping, faces["seed"], grid, cameras, bar.update)
+            other_looks = _looks(stage.bench, cameras, seeds)
     chosen = faces[["seed", "group_name", *(f"{name}_corr" for name in EDITED)]].reset_index(drop=True)
     everyone, rates = np.ones(len(chosen), bool), []
     for grader in graders:
@@ -73,9 +113,17 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
         low, high = wilson_interval(int(ok.sum()), len(ok))
         share = float(ok.mean()) if len(ok) else float("nan")
         row = {"grader": grader.name, "tested": len(seeds), "chosen": len(ok), "confirmed": int(ok.sum())}
-        rates.append({**row, "rate": share, "low": low, "high": high})
+        noise = np.sqrt(np.nanmean((other_looks[grader.name] - looks[grader.name]) ** 2))
+        rates.append({**row, "rate": share, "low": low, "high": high, "noise": round(float(noise), 4)})
     chosen["confirmed"] = everyone
     return chosen.round(4), pd.DataFrame(rates)
+
+
+def _looks(bench: Bench, graders: list[Grader], seeds) -> dict[str, np.ndarray]:
+    """The edited scores [F, 3] of unedited faces in deviations, by grader."""
+    found = score_codes(bench, bench.encode(bench.latents(seeds), "w"), "w", graders)
+    columns = [PROPERTIES.index(name) for name in EDITED]
+    return {grader.name: found[grader.name][:, columns] / grader.edited_sds for grader in graders}
 
 
 def rates_of(files: Files) -> Path:
@@ -104,7 +152,8 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
     report = Report("Faces kept").text(
         f"Of {rates['tested'].iloc[0]} faces, {len(chosen)} pass by the scorer that found the directions (eyes .92, "
         f"mouth .88, pose .88, signed); {len(final)} of them pass again by every grader, with other noise maps in the "
-        f"generator. Method: {stage.files.setting.name}."
+        f"generator and every picture taken anew by a camera (exposure, contrast, colour cast, JPEG); `noise` is what "
+        f"these alone change. Method: {stage.files.setting.name}."
     )
     report.table(rates, "Confirmed").table(final, "The kept faces")
     written = [latents, groups, rate_file]

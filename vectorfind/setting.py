@@ -47,12 +47,19 @@ class Setting:
         if self.cuts == "v7" and self.groups != "8" or self.cuts in ("v8", "v9") and self.groups != "16":
             raise PipelineError(f"--cuts {self.cuts} are for {'8' if self.cuts == 'v7' else '16'} groups (--groups)")
         if self.mended and self.is_loop:
-            raise PipelineError(f"--mended: {self.method} was never published, so there is nothing to mend")
+            raise PipelineError(
+                f"--mended: {self.method} was never published, so there is nothing to mend; leave --mended out"
+            )
+        if self.mended and self.method == "imported":
+            raise PipelineError("--mended: read vectors are used as they are; leave it out, or leave --vectors out")
         if self.conditional and (self.is_loop or self.method == "imported"):
             why = "holds hair, background and hairstyle anyway" if self.is_loop else "vectors are used as they are"
             raise PipelineError(f"--conditional: {self.method} {why}; leave it out")
         if self.is_loop and self.grid == "published":
-            raise PipelineError(f"--grid published: {self.method} has no unit vectors to measure latent units along")
+            raise PipelineError(
+                f"--grid published: {self.method} has no unit vectors to measure latent units along; use --grid "
+                "deviations, or for compare leave it out of --methods"
+            )
 
     @classmethod
     def named(cls, method: str, position: str = "w", groups: str = "16") -> Setting:
@@ -65,6 +72,11 @@ class Setting:
     def is_vector(self) -> bool:
         """Whether the directions are vectors that can be written down once for all faces of a group."""
         return self.method in (*VECTOR_METHODS, "imported")
+
+    @property
+    def is_published_svm(self) -> bool:
+        """Whether this is the published method at its published settings, by groups of the pool's medians."""
+        return self == Setting(position=self.position, groups=self.groups, grid=self.grid)
 
     @property
     def is_loop(self) -> bool:

@@ -1,0 +1,123 @@
+"""What the project asks of its best method, beside what was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from vectorfind.effects import largest_leak
+from vectorfind.graders import FINDER, GRADERS
+from vectorfind.leaks import beyond, in_units_of_all, person_of, scores_of
+from vectorfind.names import EDITED
+from vectorfind.truth import person_moves
+
+# Mean signed correlations, share of passes, deviations per deviation.
+ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
+PASS_ASKED, LEAK_ASKED = 0.75, 0.15
+
+
+def strictest(judged: pd.DataFrame) -> str:
+    """The grader whose word counts most: one that did not find the directions, where there is one."""
+    there = set(judged["grader"])
+    return next((name for name in GRADERS if name != FINDER and name in there), FINDER)
+
+
+def targets(
+    judged: pd.DataFrame, leaks: dict, best: str, reference: str, fitted: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """What is asked of the best method, what it reaches, and what the reference reaches.
+
+    judged: `judgement.csv` of both. leaks: leakage tables by method. fitted: judgement of the best method on the
+    reachable grid, or None.
+    """
+    rows = []
+    tables = [judged[judged["method"] == name].set_index(["grader", "property"]) for name in (best, reference)]
+    other = None if fitted is None else fitted.set_index(["grader", "property"])
+
+    def within(grader: str, name: str, column: str) -> float:
+        there = other is not None and (grader, name) in other.index
+        return float(other.loc[(grader, name), column]) if there else np.nan
+
+    def add(what: str, wish: str, values: list[float], is_met: bool, most: str = "-", inside: float = np.nan) -> None:
+        # A miss that three decimals would round to the bar is told with four.
+        bar = wish.split()[-1]
+        is_close = not is_met and float(f"{values[0]:.3f}") == float(bar)
+        measured = [f"{value:.{4 if is_close else 3}f}" for value in values]
+        row = {"asked": what, "at": wish, best: measured[0], reference: measured[1], "most": most}
+        row |= {} if fitted is None else {"within reach": f"{inside:.3f}" if np.isfinite(inside) else "-"}
+        rows.append(row | {"": "met" if is_met else "MISSED"})
+
+    for grader, bars in ASKED.items():
+        if grader not in set(judged["grader"]):
+            continue
+        for name, bar in zip(EDITED, bars, strict=True):
+            values = [table.loc[(grader, name), "corr"] for table in tables]
+            most = f"{tables[0].loc[(grader, name), 'most']:.3f}"
+            inside = within(grader, name, "corr")
+            add(f"corr of {name}, {grader}", f">= {bar:.2f}", values, values[0] >= bar, most, inside)
+    grader = strictest(judged)
+    for version in ("v8", "v7"):
+        column = f"pass_{version}"
+        values = [float(table.loc[(grader, EDITED[0]), column]) for table in tables]
+        share = within(grader, EDITED[0], column)
+        add(f"share that passes {version}, {grader}", f">= {PASS_ASKED}", values, values[0] >= PASS_ASKED, inside=share)
+    for what, which in {"score, any grader": scores_of, "head or person, oracle": person_of}.items():
+        found = [largest_leak(which(leaks[name])) for name in (best, reference)]
+        if np.isfinite(found[0][1]):
+            values = [abs(size) for _, size in found]
+            add(f"leak to a {what} ({found[0][0]})", f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
+    graders = set(judged["grader"])
+    for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
+        if which:
+            values = [_turned(table.reset_index(), which) for table in tables]
+            inside = np.nan if fitted is None else _turned(fitted, which)
+            add(f"reversed faces, {who}, any property", "0", values, values[0] == 0, inside=inside)
+    return pd.DataFrame(rows)
+
+
+def person_leak_otherwise(
+    leaks: dict, best: str, reference: str, units: pd.DataFrame, own_error: pd.DataFrame, moves: dict
+) -> pd.DataFrame:
+    """The largest leak to head or person of both methods, by ways of reading it that leave out the oracle's noise.
+
+    units: see `leaks.person_units`. own_error: what the oracle reads into renders, in deviations. moves: see
+    `truth.moves_of`, by method.
+    """
+    ways = {}
+    if len(units):
+        ways["the oracle, in deviations of all faces"] = lambda name: in_units_of_all(person_of(leaks[name]), units)
+    if len(own_error):
+        ways["the oracle, less what it reads into renders"] = lambda name: beyond(person_of(leaks[name]), own_error)
+    if all(len(moves[name]) for name in (best, reference)):
+        ways["the factors behind the codes, no network between"] = lambda name: person_moves(moves[name])
+    rows = []
+    for way, read in ways.items():
+        row = {"read by": way}
+        for name in dict.fromkeys((best, reference)):
+            where, size = largest_leak(read(name))
+            row[name] = f"{abs(size):.3f} ({where})" if np.isfinite(size) else "-"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def against_published(paired: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """What each method gains on the reference, by the strictest grader: a row per method, from `paired.csv`.
+
+    beats: the properties of which the gain's whole interval lies above 0; "worse" where it lies below.
+    """
+    rows = []
+    part = paired[paired["grader"] == strictest(judged)]
+    for method, table in part.groupby("method", sort=False):
+        row, better, worse = {"method": method}, [], []
+        for one in table.itertuples():
+            row[one.property] = f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+            better += [one.property] * (one.low > 0)
+            worse += [one.property] * (one.high < 0)
+        row["surely better"] = ", ".join(better) or "-"
+        rows.append(row | {"surely worse": ", ".join(worse) or "-", "faces": int(table["pairs"].min())})
+    return pd.DataFrame(rows)
+
+
+def _turned(table: pd.DataFrame, graders: set) -> float:
+    """Largest share of faces with a correlation below 0, over properties, by some graders."""
+    return float(table.loc[table["grader"].isin(graders), "reversed"].max())
