@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 python apply_direction.py --seed 12 --eyes 1.5 --mouth -1 --pose 0.5
 python apply_direction.py --seed 7 --mouth 2 --frames 9 --out smile.png
-python apply_direction.py --z ohlora_z_vectors.csv --row 3 --eyes -1 --method model_loop
+python apply_direction.py --z runs/demo/vectorfind/selection/svm_w/ohlora_z_vectors.csv --row 3 --eyes -1
 """
 FURTHEST = 6.0
 
@@ -78,16 +78,15 @@ def run(options: ApplyOptions) -> None:
         raise PipelineError(f"--frames {options.frames}: a strip needs at least 2, the face as it is and as wished")
     if np.abs(weights).max() > FURTHEST or not np.isfinite(weights).all():
         raise PipelineError(f"weights are score deviations: give numbers between {-FURTHEST:g} and {FURTHEST:g}")
-    run_folder = Run(options.run)
+    profile, run_folder = Profile.load(options.profile), Run(options.run)
     setting = Setting(
         options.method, options.position, options.groups, options.conditional, mended=options.mended, cuts=options.cuts
     )
     files = Files(run_folder, setting)
     if not files.directions.is_file():
         raise PipelineError(f"{files.directions} is missing: run first\n  {_finding_command(options)}")
-    models = locate(Profile.load(options.profile), run_folder, options.generator, options.scorer)
+    models = locate(profile, run_folder, options.generator, options.scorer)
     bench = open_bench(models, options.device)
-    profile = Profile.load(options.profile)
     directions = load_editor(files.directions, setting.method, bench, lambda: open_identity(profile, options.device))
     codes = bench.encode(_latents(options, bench), setting.position)
     group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]

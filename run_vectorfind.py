@@ -103,7 +103,7 @@ class VectorFindOptions(StageOptions):
     )
     """compare, sweep: methods as reports name them, with _mended and _conditional."""
     positions: tuple[Literal["z", "w", "mapping_split1", "mapping_split2"], ...] = ("w",)
-    """compare, sweep, pool: positions; the pool stores z, w and all of these."""
+    """compare, sweep, pool: positions; the pool stores z, w and all of these (`pool` alone: all that there are)."""
     sizes: tuple[int, ...] = ()
     """sweep: numbers of samples; by default the whole pool."""
     k_percents: tuple[float, ...] = ()

@@ -14,7 +14,7 @@ import tyro
 from pipeline.command import StageOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted(path.stem for pattern in ("run_*.py", "compute_*.py") for path in ROOT.glob(pattern))
+SCRIPTS = sorted(path.stem for pattern in ("run_*.py", "compute_*.py", "apply_*.py") for path in ROOT.glob(pattern))
 
 
 def help_of(script: str, folder: Path = ROOT) -> str:

@@ -293,6 +293,17 @@ def test_published_vectors_are_used_instead_of_found_ones(further, tmp_path):
     assert not np.allclose(read_vectors(imported), read_vectors(own / imported.name), atol=1e-3)
 
 
+def test_the_vectors_of_a_mixed_method_are_written_as_published(further):
+    run = further("pool", "directions", method="mixed")
+    folder = run / "vectorfind/property_score_vectors/mixed"
+    found = {path.name for path in folder.glob("*_change_w_vector_all.csv")}
+    assert found == {"mouth_change_w_vector_all.csv", "pose_change_w_vector_all.csv"}
+    assert np.linalg.norm(read_vectors(folder / "pose_change_w_vector_all.csv")[0]) == pytest.approx(1, abs=1e-4)
+    (folder / "pose_change_w_vector_all.csv").unlink()
+    further("directions", method="mixed")
+    assert any("pose_change_w_vector_all.csv is missing" in note for note in Summary.printed[-1].notes)
+
+
 def test_maps_of_the_extremes_are_drawn(further):
     run = further("pool", "tsne", k_percent=10.0)
     assert len(list((run / "vectorfind/tsne_result/w").glob("tsne_result_*_all.png"))) == 3

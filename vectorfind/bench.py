@@ -108,7 +108,9 @@ class Bench:
         if hasattr(self.scorer, "network"):
             return self.scorer.network(images)
         if not hasattr(self.scorer, "score_tensor"):
-            raise PipelineError("the closed loop needs a scorer with a gradient, such as the property CNN")
+            raise PipelineError(
+                "the closed loop needs a scorer with a gradient: give it a property CNN (--scorer), or use model_loop"
+            )
         return self.scorer.score_tensor(images)
 
     def _tensor(self, array) -> torch.Tensor:

@@ -99,7 +99,7 @@ class Pool:
         if position not in self.plan.positions:
             raise PipelineError(
                 f"{self.folder} holds the positions {', '.join(self.plan.positions)}, not '{position}': "
-                "sample the pool again with that position"
+                f"add it with `run_vectorfind.py pool --positions {position}`, which draws no image again"
             )
         return self._array(position, self.plan.positions[position])
 
@@ -116,7 +116,10 @@ class Pool:
     def head(self, rows: int) -> Pool:
         """The pool of the first `rows` samples, without copying."""
         if rows > self.rows:
-            raise PipelineError(f"{self.folder} holds {self.rows} samples, {rows} were asked for: sample more first")
+            raise PipelineError(
+                f"{self.folder} holds {self.rows} samples, {rows} were asked for: run "
+                f"`run_vectorfind.py pool -n {rows}` first"
+            )
         return Pool(self.folder, self.plan, rows)
 
     @classmethod
@@ -220,7 +223,8 @@ def check_disk(folder, plan: PoolPlan, rows: int) -> None:
         raise PipelineError(
             f"{folder}: {rows} more samples need {(need + DISK_MARGIN) / 2**20:.0f} MiB, "
             f"the disk has {free / 2**20:.0f} MiB free: "
-            "free some space, sample fewer (-n), or store float16 (--pool-dtype float16)"
+            "free some space, sample fewer (-n)"
+            + ("" if plan.dtype == "float16" else ", or begin anew in half the space (--pool-dtype float16)")
         )
 
 

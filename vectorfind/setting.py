@@ -142,7 +142,9 @@ class Files:
         if not self.setting.is_vector:
             edited = EDITED if self.setting.method == "gradient" else EDITED[:1]
             nets = [net_file(name, self.setting.position, self.setting.groups) for name in edited]
-            return [self.fits, self.grouping, *(self.vectors / net for net in nets)]
+            left = [name for name in EDITED if name not in edited] if self.setting.method == "mixed" else []
+            vectors = [self.vector(name, group) for name in left for group in names]
+            return [self.fits, self.grouping, *(self.vectors / net for net in nets), *vectors]
         if self.setting.method == "imported":
             return [self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]
         return [self.fits, self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]

@@ -138,15 +138,24 @@ class Stage:
         return self._bench
 
     def pool(self) -> None:
-        """Sample what the pool lacks."""
-        from vectorfind.pool import DESCRIPTION, complete_shards, plan_for, read_plan, remove_pool, sample_pool
+        """Sample what the pool lacks; asked for alone, it stores every position that the generator has."""
+        from vectorfind.pool import (
+            DESCRIPTION,
+            complete_shards,
+            difference,
+            plan_for,
+            read_plan,
+            remove_pool,
+            sample_pool,
+        )
 
         folder, rows = self.files.pool, self.plan.rows
         about = self.stamped("pool", self.plan.pool_options(), self.plan.models.inputs(), seeded=False)
         fresh, reason = is_fresh(folder / DESCRIPTION, **about)
         present = read_plan(folder)
         position = self.files.setting.position
-        positions = tuple(dict.fromkeys(("z", "w", position, *self.options.positions)))
+        alone = self.bench.positions if tuple(self.options.steps) == ("pool",) else ()
+        positions = tuple(dict.fromkeys(("z", "w", position, *self.options.positions, *alone)))
         lacks_position = present is not None and not set(positions) <= set(present.positions)
         complete = complete_shards(folder, present) * present.shard_rows if present else 0
         if fresh and complete >= rows and not lacks_position and not self.options.force:
@@ -158,6 +167,10 @@ class Stage:
             complete = 0
         details = {"dtype": self.options.pool_dtype, "code": self.plan.codes["pool"]}
         wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
+        # One that was stopped before it had a stamp.
+        if complete and (why := difference(present, wanted)):
+            self.summary.note(f"the pool is sampled anew: {why}")
+            complete = 0
         with progress(rows, "sampling the pool") as bar:
             sample_pool(self.bench, folder, wanted, rows, bar.update)
         write_stamp(folder / DESCRIPTION, command="run_vectorfind.py pool", rows=rows, **about)
@@ -235,6 +248,7 @@ class Stage:
 
     def _find_networks(self, pool, grouping) -> int:
         from pipeline.tables import write_table
+        from vectorfind.directions import write_vector
         from vectorfind.finding import find_networks
         from vectorfind.tables import FITS
 
@@ -242,6 +256,10 @@ class Stage:
             found, fits = find_networks(
                 self.bench, pool, grouping, self.files.setting, self.method_options(), bar.update
             )
+        if found.vectors is not None:
+            for name in (name for name in EDITED if name not in found.nets):
+                for group in found.vectors.groups:
+                    write_vector(self.files.vector(name, group), found.vectors.get(name, group).unit)
         write_table(self.files.fits, fits[list(FITS.columns)], FITS)
         found.save(self.files.directions)
         return len(fits)

@@ -38,7 +38,10 @@ def run_sweep(stage) -> list[Path]:
     path = folder / "sweep.csv"
     wish = {"faces": plan.faces, "first_seed": plan.test_seeds.start, "cuts": options.cuts}
     about = stage.stamped("sweep", wish, stage.inputs(**sweep_files(stage)))
-    is_kept = is_fresh(path, **about)[0] and not options.force
+    fresh, reason = is_fresh(path, **about)
+    is_kept = fresh and not options.force
+    if path.is_file() and not is_kept:
+        stage.summary.note(f"all rows of the sweep again: {'--force' if options.force else reason}")
     table = read_sweep(path) if is_kept else pd.DataFrame(columns=KEY)
     wishes = [
         (n, k, position, method, groups)
