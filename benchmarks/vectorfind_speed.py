@@ -100,8 +100,11 @@ def time_directions(bench: Bench, options: Options) -> None:
         known = (head.codes(options.position), head.scores, groups, grouping.names)
         for name in times:
             setting = Setting.named(name, options.position, options.groups)
+            method = MethodOptions(ranks=setting.method == "ridge" and setting.mended)
+            if size == options.sizes[0]:
+                find_fits(*known, setting, method)  # the first call pays for imports
             clock = time.perf_counter()
-            find_fits(*known, setting, MethodOptions(ranks=setting.method == "ridge" and setting.mended))
+            find_fits(*known, setting, method)
             times[name].append(time.perf_counter() - clock)
         slow = times["svm"][-1]
         told = ", ".join(f"{name} {spent[-1]:.1f} s ({slow / spent[-1]:.1f} x)" for name, spent in times.items())

@@ -1,12 +1,13 @@
 """What a loop holds of a person besides the scores, and what an edit truly moved."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.profile import Profile
+from pipeline.profile import ROOT, Profile
 from pipeline.seeds import latents_from_seeds
 from segmentation.classes import (
     HAIR,
@@ -22,10 +23,15 @@ from segmentation.classes import (
 from stylegan.checkpoint import load_generator
 from stylegan.generator import Generator
 from vectorfind.appearance import PLACES, READINGS, appearance
+from vectorfind.effects import ORACLE_ATTRIBUTES, Judge
+from vectorfind.finding import read_person
 from vectorfind.groups import Grouping
+from vectorfind.leaks import person_units
+from vectorfind.models import ModelFiles, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.truth import MEANT, draws_alike, factor_moves, person_moves, summary, w_of
+from vectorfind.truth import MEANT, draws_alike, factor_moves, latent_map_behind, person_moves, summary, w_of
 from virtual_face.latent_map import latent_map_of
+from virtual_face.oracle import load_oracle
 from virtual_face.population import INDEX
 
 PLACED = [READINGS.index(name) for name in PLACES]
@@ -155,3 +161,70 @@ def test_a_generator_that_draws_otherwise_has_no_latent_map(world):
         next(other.synthesis.parameters()).mul_(1.5)
     assert not draws_alike(other, generator)
     assert not draws_alike(Generator(16, 256, 64), generator)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """(bench of the bundled v9, what the loops hold a person by)."""
+    profile = Profile.load("demo")
+    files = ModelFiles(ROOT / "weights/demo/generator_v9.pth", profile.weight("property_cnn"))
+    return open_bench(files, "cpu", batch=4), open_identity(profile, "cpu")
+
+
+def stage_of(bench, first_seed: int = 9_100_000, faces: int = 6):
+    """What the judging of a stage asks of it."""
+    options = SimpleNamespace(profile="demo", device="cpu")
+    plan = SimpleNamespace(test_seeds=range(first_seed, first_seed + faces))
+    return SimpleNamespace(bench=bench, options=options, plan=plan)
+
+
+def test_a_person_is_read_from_some_rows_of_the_pool_and_the_same_in_any_batch(demo, monkeypatch):
+    bench, identity = demo
+    monkeypatch.setattr("vectorfind.finding.PERSON_ROWS", 5)
+    codes = bench.encode(bench.latents(range(9_100_000, 9_100_009)), "w")
+    read = read_person(bench, codes, "w", identity)
+    assert read.shape == (9, 4 + len(READINGS))
+    known = np.isfinite(read).all(1)
+    assert known.tolist() == [True, False] * 4 + [True]
+    again = read_person(bench, codes[[0, 2, 4, 6, 8]], "w", identity)
+    np.testing.assert_allclose(again, read[known], rtol=1e-3, atol=1e-3)
+    # Women, young, of good quality and without glasses is what the filters say of the persona.
+    assert (read[known, 0] > 0).mean() > 0.7
+
+
+def test_the_judge_leaves_what_a_face_does_out_of_who_it_is(demo):
+    bench, _ = demo
+    oracle = load_oracle(ROOT / "weights/demo/attribute_net.pth", "cpu")
+    judge = Judge(oracle)
+    images = bench.images(bench.encode(bench.latents(range(9_100_000, 9_100_004)), "w"), "w")
+    read, who = judge.read(images)
+    table, features = oracle.read(images)
+    assert read.shape == (4, len(ORACLE_ATTRIBUTES)) and (read == table[list(ORACLE_ATTRIBUTES)].to_numpy()).all()
+    rows = oracle.network.head.weight.detach().double().numpy()
+    own = [rows[judge.attributes.index(word)] for word in ("eyes", "mouth", "yaw", "pitch", "roll")]
+    scale = np.linalg.norm(features.numpy(), axis=1).max() * np.linalg.norm(own, axis=1).max()
+    assert np.abs(who @ np.transpose(own)).max() < 1e-6 * scale
+    assert np.abs(who @ rows[judge.attributes.index("gender")]).max() > 1e-3
+
+
+def test_units_of_a_person_tell_what_the_oracle_can_be_believed_in(demo):
+    bench, _ = demo
+    stage = stage_of(bench, faces=24)
+    latent_map = latent_map_behind(stage)
+    units = person_units(stage, latent_map)
+    assert units.index.tolist() == list(ORACLE_ATTRIBUTES) and (units[["persona", "all"]] > 0).all().all()
+    # Everyone is more varied than the persona, and the attitude of a head can be read off a picture.
+    assert units.loc["gender", "all"] > units.loc["gender", "persona"] and units.loc["glasses", "all"] > 0.1
+    assert units.loc[["yaw", "roll"], "follows"].min() > 0.8
+    assert person_units(stage, None)["follows"].isna().all()
+
+
+def test_the_latent_map_behind_a_stage(demo, monkeypatch):
+    bench, _ = demo
+    assert latent_map_behind(stage_of(bench)) is not None
+    other = copy.deepcopy(bench.generator)
+    for value in other.synthesis.parameters():
+        value.data.mul_(1.2)
+    assert latent_map_behind(stage_of(SimpleNamespace(generator=other))) is None
+    monkeypatch.setattr("vectorfind.further.oracle_file", lambda _: {})
+    assert latent_map_behind(stage_of(bench)) is None
