@@ -11,7 +11,6 @@ import numpy as np
 
 from segmentation.classes import (
     HAIR,
-    INNER_MOUTH,
     LEFT_BROW,
     LEFT_EYE,
     LOWER_LIP,
@@ -32,9 +31,13 @@ COLOURS = {
     "hair": ((HAIR,), ("warmth", "green")),
     "iris": ((LEFT_EYE, RIGHT_EYE), ("warmth", "green")),
 }
-PLACES = ("brow height", "nose aside", "nose width", "nose length", "face width", "mouth corners", "smile")
-# Share of the mouth's pixels, at either end, that lies in its corners.
-CORNER = 0.06
+PLACES = ("brow height", "nose aside", "nose width", "nose length", "face width", "chin", "crown", "smile", "gaze")
+# How far to either side of the upper lip's middle the chin reaches, and the quantile of its pixels that is its end.
+CHIN, END = 0.15, 0.97
+# A mouth that opens lowers the chin from the nose, and the lower lip faster still: so much of the chin's distance from
+# the lip, added to that from the nose, cancels it.
+LIP_SHARE = 1.4
+CROWN = 0.02
 # A mouth that opens bends the lower lip about three times as far as the upper one, and the other way.
 LOWER_SHARE = 1 / 3
 READINGS = (*(f"{part} {colour}" for part, (_, colours) in COLOURS.items() for colour in colours), *PLACES)
@@ -47,7 +50,7 @@ def appearance(maps: np.ndarray, faces: np.ndarray) -> np.ndarray:
     (deviations of a part's pixels) are in distances between the eyes, along and across the line through them. NaN where
     a part has fewer than FEWEST pixels.
     """
-    found = [np.concatenate([_colours(*pair), _places(pair[0])]) for pair in zip(maps, faces, strict=True)]
+    found = [np.concatenate([_colours(*pair), _places(*pair)]) for pair in zip(maps, faces, strict=True)]
     return np.array(found, np.float32).reshape(len(maps), len(READINGS))
 
 
@@ -61,12 +64,12 @@ def _colours(classes: np.ndarray, face: np.ndarray) -> list[float]:
     return found
 
 
-def _places(classes: np.ndarray) -> list[float]:
-    """Values of PLACES; all or none."""
+def _places(classes: np.ndarray, face: np.ndarray) -> list[float]:
+    """Values of PLACES; all or none, but for a chin or a crown that cannot be seen."""
     pixels = {}
-    for part in (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, NOSE, SKIN, UPPER_LIP, LOWER_LIP, INNER_MOUTH):
+    for part in (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, NOSE, SKIN, HAIR, UPPER_LIP, LOWER_LIP):
         y, x = np.nonzero(classes == part)
-        if len(x) < FEWEST and part != INNER_MOUTH:
+        if len(x) < FEWEST and part != HAIR:
             return [np.nan] * len(PLACES)
         pixels[part] = np.stack([x, y], 1).astype(np.float64)
     left, right = pixels[LEFT_EYE].mean(0), pixels[RIGHT_EYE].mean(0)
@@ -74,20 +77,31 @@ def _places(classes: np.ndarray) -> list[float]:
     along = (right - left) / distance
     frame = np.stack([along, (-along[1], along[0])], 1) / distance
     placed = {part: (where - (left + right) / 2) @ frame for part, where in pixels.items()}
-    nose, mouth = placed[NOSE], np.concatenate([placed[part] for part in (UPPER_LIP, LOWER_LIP, INNER_MOUTH)])
+    nose, upper, lower, skin = (placed[part] for part in (NOSE, UPPER_LIP, LOWER_LIP, SKIN))
     # Heights are told from the nose, as the middle of an eye sinks while it shuts.
+    height = nose[:, 1].mean()
     brows = (placed[LEFT_BROW][:, 1].mean() + placed[RIGHT_BROW][:, 1].mean()) / 2
-    ends = np.quantile(mouth[:, 0], [CORNER, 1 - CORNER])
-    corners = mouth[(mouth[:, 0] <= ends[0]) | (mouth[:, 0] >= ends[1])]
+    below = skin[(np.abs(skin[:, 0] - upper[:, 0].mean()) < CHIN) & (skin[:, 1] > lower[:, 1].mean())]
+    chin = np.quantile(below[:, 1], END) if len(below) >= FEWEST else np.nan
+    crown = np.quantile(placed[HAIR][:, 1], CROWN) if len(placed[HAIR]) >= FEWEST else np.nan
     return [
-        nose[:, 1].mean() - brows,
+        height - brows,
         nose[:, 0].mean(),
         nose[:, 0].std(),
         nose[:, 1].std(),
-        placed[SKIN][:, 0].std(),
-        corners[:, 1].mean() - nose[:, 1].mean(),
-        -_bend(placed[UPPER_LIP]) - LOWER_SHARE * _bend(placed[LOWER_LIP]),
+        skin[:, 0].std(),
+        chin - height + LIP_SHARE * (chin - np.quantile(lower[:, 1], END)),
+        height - crown,
+        -_bend(upper) - LOWER_SHARE * _bend(lower),
+        (_gaze(placed[LEFT_EYE], face[classes == LEFT_EYE]) + _gaze(placed[RIGHT_EYE], face[classes == RIGHT_EYE])) / 2,
     ]
+
+
+def _gaze(points: np.ndarray, pixels: np.ndarray) -> float:
+    """How far to the right of an eye's middle its dark pixels lie; points [n, 2], pixels [n, 3]."""
+    light = pixels.mean(1)
+    dark = np.clip(light.mean() - light, 0, None) + 1e-6
+    return float(points[:, 0] @ dark / dark.sum() - points[:, 0].mean())
 
 
 def _bend(points: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from vectorfind.pool import Pool
 from vectorfind.score_model import ScoreModel
 from vectorfind.setting import Setting
 
-# So many faces of the pool are parsed, and read by the filter CNNs.
+# So many faces of the pool are parsed.
 PERSON_ROWS = 10_000
 # What conditional directions leave alone besides the other edited properties.
 KEPT = tuple(name for name in PROPERTIES if name not in EDITED)
@@ -256,18 +256,18 @@ def make_loop(
 
 
 def read_person(bench: Bench, codes, position: str, identity) -> np.ndarray:
-    """What should stay of a person [n, R]: logits of the filters and readings of `vectorfind.appearance`.
+    """What should stay of a person: readings [n, R] of `vectorfind.appearance`.
 
-    The filters' hidden features are left out: they see the eyes open, and a loop that holds them lifts the brows and
-    changes the iris until they no longer do. Read from at most PERSON_ROWS codes, evenly spaced; NaN in the other rows,
-    and where a face could not be measured.
+    Nothing of the filter CNNs: their hidden features see the eyes open, and a loop that holds them lifts the brows and
+    changes the iris until they no longer do; so, less so, does what they say of gender and glasses. Read from at most
+    PERSON_ROWS codes, evenly spaced; NaN in the other rows, and where a face could not be measured.
     """
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), PERSON_ROWS)).astype(int))
     parts = []
     with torch.no_grad():
         for start in range(0, len(rows), bench.batch):
             images = bench.images(codes[rows[start : start + bench.batch]], position).clone()
-            parts.append(np.concatenate([identity.logits(images).cpu().numpy(), identity.looks(images)], 1))
+            parts.append(identity.looks(images))
     read = np.concatenate(parts)
     found = np.full((len(codes), read.shape[1]), np.nan, np.float32)
     found[rows] = read

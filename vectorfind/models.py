@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from cnn.filter_cnn import FilterCNN, FilterEnsemble
+    from cnn.filter_cnn import FilterCNN
     from property_score.scorer import GeometricScorer
     from vectorfind.bench import Bench
 
 FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
+# Filters whose first fold's hidden layer tells the closed loop who a face is.
+SEEN_BY = ("gender", "age")
 PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
 
 
@@ -89,7 +91,7 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
 
 
 def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
-    """What the loops hold a person by: the profile's bundled filter CNNs and its face parser; None without them.
+    """What the loops hold a person by: bundled filter CNNs and the face parser of a profile; None without them.
 
     The filter CNNs neither find directions nor judge them. The parser is also the geometric grader's, which judges by
     eyes, mouth and roll; of these the loops hold nothing.
@@ -103,48 +105,37 @@ def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
     from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
 
     settings, where = FilterSettings.of(profile), resolve_device(device)
-    ensembles = {}
-    for name, architecture in settings.architectures.items():
-        folds = [path for key, path in paths.items() if key.startswith(f"{name}_")]
-        ensembles[name] = FilterEnsemble.load(name, folds, architecture, where)
-    return Identity(ensembles, GeometricScorer.load(profile, None, where, ALIGNED_WINDOW))
+    networks = [
+        FilterEnsemble.load(name, [paths[name]], settings.architectures[name], where).models[0] for name in SEEN_BY
+    ]
+    return Identity(networks, GeometricScorer.load(profile, None, where, ALIGNED_WINDOW))
 
 
 def identity_files(profile: Profile) -> dict[str, Path]:
-    """The weights of `open_identity`, "parser" and "age_0", … for filters and folds; empty where one is missing."""
+    """The weights of `open_identity`, "parser" and those of SEEN_BY; empty where one is missing."""
     from cnn.models import bundled_path
-    from cnn.settings import FILTERS, FOLDS, FilterSettings
+    from cnn.settings import FilterSettings
 
     settings = FilterSettings.of(profile)
     parser = profile.get(f"weights.{profile.get('segmentation.parser', 'parsenet')}", None)
     if settings.bundled is None or parser is None:
         return {}
-    paths = {f"{name}_{fold}": bundled_path(settings.bundled, name, fold) for name in FILTERS for fold in range(FOLDS)}
+    paths = {name: bundled_path(settings.bundled, name, 0) for name in SEEN_BY}
     paths["parser"] = ROOT / str(parser)
     return paths if all(path.is_file() for path in paths.values()) else {}
 
 
 class Identity:
-    """Reads images [N, 3, R, R] in [-1, 1]: who it is and what the filters would say, differentiably, and the looks."""
+    """Reads images [N, 3, R, R] in [-1, 1]: who it is, differentiably, and how it looks."""
 
-    def __init__(self, ensembles: dict[str, FilterEnsemble], geometry: GeometricScorer):
-        self.ensembles, self.geometry = ensembles, geometry
+    def __init__(self, networks: list[FilterCNN], geometry: GeometricScorer):
+        self.networks, self.geometry = networks, geometry
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features [N, F]: the hidden layers of the first gender and the first age CNN."""
+        """Features [N, F]: the hidden layers of the networks."""
         import torch
 
-        return torch.cat([_hidden(self.ensembles[name].models[0], images) for name in ("gender", "age")], 1)
-
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """What each filter says before its sigmoid, the mean of its folds [N, 4]."""
-        import torch
-
-        means = []
-        for ensemble in self.ensembles.values():
-            folds = [model.fc_final[0](_hidden(model, images)) for model in ensemble.models]
-            means.append(torch.stack(folds).mean(0))
-        return torch.cat(means, 1)
+        return torch.cat([_hidden(network, images) for network in self.networks], 1)
 
     def looks(self, images: torch.Tensor) -> np.ndarray:
         """Readings float32 [N, K] of `vectorfind.appearance`."""

@@ -170,7 +170,7 @@ def _how(setting, about: dict, options: dict) -> str:
             f"{options['rounds']} times: after each plan generator and scorer tell what is still missing. Where scorer "
             f"and network disagree about what an edit has changed, {options['trust']:.0%} of the gap is believed. "
             "Steps are the shortest in deviations of the pool's codes that also hold hair, background and hairstyle"
-            + (", what the filter CNNs say and how the parsed face looks" if about["person_r"] else "")
+            + (", and how the parsed face looks" if about["person_r"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"
         )
     network = {
