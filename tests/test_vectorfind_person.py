@@ -22,7 +22,7 @@ from segmentation.classes import (
 )
 from stylegan.checkpoint import load_generator
 from stylegan.generator import Generator
-from vectorfind.appearance import LIP_SHARE, PLACES, READINGS, appearance
+from vectorfind.appearance import PLACES, READINGS, appearance
 from vectorfind.effects import ORACLE_ATTRIBUTES, Judge
 from vectorfind.finding import read_person
 from vectorfind.groups import Grouping
@@ -37,15 +37,14 @@ from virtual_face.population import INDEX
 PLACED = [READINGS.index(name) for name in PLACES]
 
 
-def drawn_face(lids: int = 0, smile: float = 0.0, opened: int = 0, gaze: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def drawn_face(lids: int = 0, smile: float = 0.0, opened: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A face of rectangles [224, 224] and its colours.
 
-    lids: rows of each eye that are shut. opened: by how many dozens of rows the lower lip is lowered, and the chin by 7
-    each. gaze: by how many columns the pupils are off the middle.
+    lids: rows of each eye that are shut. opened: by how many rows the chin is lowered, the lower lip by twice as many.
     """
     classes = np.zeros((224, 224), np.uint8)
     classes[10:200, 30:190] = HAIR
-    classes[40 : 190 + 7 * opened, 50:174] = SKIN
+    classes[40 : 190 + opened, 50:174] = SKIN
     for eye, brow, left in ((LEFT_EYE, LEFT_BROW, 70), (RIGHT_EYE, RIGHT_BROW, 130)):
         classes[84 + lids : 100, left : left + 26] = eye
         classes[64:70, left : left + 26] = brow
@@ -53,12 +52,9 @@ def drawn_face(lids: int = 0, smile: float = 0.0, opened: int = 0, gaze: int = 0
     for x in range(90, 136):
         lift = round(smile * (x - 113) ** 2)
         classes[146 - lift : 152 - lift, x] = UPPER_LIP
-        classes[152 - lift + 12 * opened : 160 - lift + 12 * opened, x] = LOWER_LIP
+        classes[152 - lift + 2 * opened : 160 - lift + 2 * opened, x] = LOWER_LIP
     colours = np.full((224, 224, 3), (200, 150, 120), np.uint8)
     colours[np.isin(classes, (LEFT_EYE, RIGHT_EYE))] = (40, 60, 90)
-    for middle in (83, 143) if gaze else ():
-        pupil = colours[84 + lids : 100, middle + gaze - 3 : middle + gaze + 3]
-        pupil[:] = (0, 0, 0)
     colours[classes == HAIR] = (90, 50, 20)
     return classes, colours
 
@@ -71,21 +67,19 @@ def test_colours_of_the_parts_and_places_in_units_of_the_eyes():
     read = dict(zip(READINGS, looks(*drawn_face()), strict=True))
     assert (read["iris warmth"], read["iris green"]) == (-50, -5)
     assert (read["hair warmth"], read["skin light"], read["skin green"]) == (70, pytest.approx(156.67, abs=0.01), -10)
-    places = {"brow height": (118.5 - 66.5) / 60, "nose aside": 0, "smile": 0, "gaze": 0}
+    places = {"brow height": (118.5 - 66.5) / 60, "nose aside": 0, "smile": 0}
     assert {name: read[name] for name in places} == pytest.approx(places, abs=1e-6)
     assert read["crown"] == pytest.approx((118.5 - 12) / 60, abs=0.05)
-    assert read["chin"] == pytest.approx((188 - 118.5 + LIP_SHARE * (188 - 159)) / 60, abs=0.05)
+    assert read["chin"] == pytest.approx((188 - (118.5 + 159) / 2) / 60, abs=0.05)
 
 
-def test_lids_and_jaw_leave_the_looks_as_they_are_and_smile_and_gaze_show():
+def test_lids_and_jaw_leave_the_looks_as_they_are_and_a_smile_shows():
     plain, shut = looks(*drawn_face()), looks(*drawn_face(lids=12))
     np.testing.assert_allclose(shut, plain, rtol=0.01, atol=1e-5)
-    opened = looks(*drawn_face(opened=1))
+    opened = looks(*drawn_face(opened=6))
     np.testing.assert_allclose(opened, plain, rtol=0.02, atol=0.02)
     smiling = looks(*drawn_face(smile=0.01))
     assert smiling[READINGS.index("smile")] > 0.3 and abs(plain[READINGS.index("smile")]) < 1e-6
-    aside = looks(*drawn_face(gaze=5))[READINGS.index("gaze")]
-    assert aside > 0.03 and looks(*drawn_face(gaze=-5))[READINGS.index("gaze")] == pytest.approx(-aside, abs=0.02)
 
 
 def test_places_turn_with_the_head():

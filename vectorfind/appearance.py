@@ -31,12 +31,9 @@ COLOURS = {
     "hair": ((HAIR,), ("warmth", "green")),
     "iris": ((LEFT_EYE, RIGHT_EYE), ("warmth", "green")),
 }
-PLACES = ("brow height", "nose aside", "nose width", "nose length", "face width", "chin", "crown", "smile", "gaze")
+PLACES = ("brow height", "nose aside", "nose width", "nose length", "face width", "chin", "crown", "smile")
 # How far to either side of the upper lip's middle the chin reaches, and the quantile of its pixels that is its end.
 CHIN, END = 0.15, 0.97
-# A mouth that opens lowers the chin from the nose, and the lower lip faster still: so much of the chin's distance from
-# the lip, added to that from the nose, cancels it.
-LIP_SHARE = 1.4
 CROWN = 0.02
 # A mouth that opens bends the lower lip about three times as far as the upper one, and the other way.
 LOWER_SHARE = 1 / 3
@@ -50,7 +47,7 @@ def appearance(maps: np.ndarray, faces: np.ndarray) -> np.ndarray:
     (deviations of a part's pixels) are in distances between the eyes, along and across the line through them. NaN where
     a part has fewer than FEWEST pixels.
     """
-    found = [np.concatenate([_colours(*pair), _places(*pair)]) for pair in zip(maps, faces, strict=True)]
+    found = [np.concatenate([_colours(*pair), _places(pair[0])]) for pair in zip(maps, faces, strict=True)]
     return np.array(found, np.float32).reshape(len(maps), len(READINGS))
 
 
@@ -64,7 +61,7 @@ def _colours(classes: np.ndarray, face: np.ndarray) -> list[float]:
     return found
 
 
-def _places(classes: np.ndarray, face: np.ndarray) -> list[float]:
+def _places(classes: np.ndarray) -> list[float]:
     """Values of PLACES; all or none, but for a chin or a crown that cannot be seen."""
     pixels = {}
     for part in (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, NOSE, SKIN, HAIR, UPPER_LIP, LOWER_LIP):
@@ -90,18 +87,11 @@ def _places(classes: np.ndarray, face: np.ndarray) -> list[float]:
         nose[:, 0].std(),
         nose[:, 1].std(),
         skin[:, 0].std(),
-        chin - height + LIP_SHARE * (chin - np.quantile(lower[:, 1], END)),
+        # A mouth that opens takes the chin away from the nose, and the lower lip twice as far: the two cancel.
+        chin - (height + np.quantile(lower[:, 1], END)) / 2,
         height - crown,
         -_bend(upper) - LOWER_SHARE * _bend(lower),
-        (_gaze(placed[LEFT_EYE], face[classes == LEFT_EYE]) + _gaze(placed[RIGHT_EYE], face[classes == RIGHT_EYE])) / 2,
     ]
-
-
-def _gaze(points: np.ndarray, pixels: np.ndarray) -> float:
-    """How far to the right of an eye's middle its dark pixels lie; points [n, 2], pixels [n, 3]."""
-    light = pixels.mean(1)
-    dark = np.clip(light.mean() - light, 0, None) + 1e-6
-    return float(points[:, 0] @ dark / dark.sum() - points[:, 0].mean())
 
 
 def _bend(points: np.ndarray) -> float:
