@@ -34,8 +34,8 @@ WORDS = """- *Deviation*: the standard deviation of a score among the faces of t
 - *Passes*: all three correlations of a face reach .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7). *Reversed*: a
   correlation below 0.
 - *Leak*: mean change of something else per achieved deviation of what is meant. *Oracle*: a network that reads head
-  and person of a picture; it trained no direction and no scorer, but the filter CNNs, whose word the loops hold, learnt
-  from its labels.
+  and person of a picture; it trained no direction and no scorer, though the filter CNNs whose features `closed_loop`
+  holds learnt from its labels.
 - Names: method, `_mended` (the published settings mended), `_conditional` (projected off all other scores), position in
   the generator."""
 GRIDS_MEAN = {
@@ -118,8 +118,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
         "train the generator. `pixel`: mean change of 255 outside the property's region. `matched`: share of edits "
         "that could be brought to one deviation; `more than`: mean difference from the reference over the edits that "
         "both could. `leak to a score`: mean signed deviations of the score that is dragged along most, by the least "
-        "favourable grader; `of a face`: the largest mean change of a score in a single face, up or down. `leak to a "
-        "person`: the same of what the oracle reads (yaw, pitch, roll, gender, age, quality, glasses), in deviations "
+        "favourable grader; `of a face`: the same of single faces' changes, up or down. `leak to a person`: that of "
+        "what the oracle reads (yaw, pitch, roll, gender, age, quality, glasses), in deviations "
         "among the generator's faces: where hardly a face wears glasses, a deviation of glasses is little."
     )
     report.figure(heat, "Leakage: deviations of each score (columns) per deviation of the intended one (rows)")
