@@ -65,6 +65,11 @@ def test_the_loops_go_through_every_step(further, method):
     before = (folder / "judgement.csv").stat().st_mtime_ns
     further("judge", method=method)
     assert (folder / "judgement.csv").stat().st_mtime_ns == before and not Summary.printed[-1].written
+    further("compare", methods=(method,))
+    text = (run / "reports/vectorfind.md").read_text()
+    assert f"## The reach of {method}_w_ungrouped" in text and "following the finder alone: 100.0%" in text
+    drawn = run / f"reports/vectorfind/reach_{method}_w_ungrouped"
+    assert drawn.with_suffix(".png").stat().st_size > 0 and len(pd.read_csv(drawn.with_suffix(".csv"))) == 9
     with pytest.raises(PipelineError, match="use --method model_loop"):
         further("reach")
 

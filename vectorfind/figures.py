@@ -157,6 +157,26 @@ def draw_lines(path: Path, lines: dict[str, pd.DataFrame], axis_name: str) -> No
     _panels(path, draw)
 
 
+def draw_reach(path: Path, reach: pd.DataFrame, met: pd.DataFrame) -> None:
+    """How far each face goes, a line per face; on it the wishes inside, those that were not met in red.
+
+    reach, met: see `vectorfind.reach`, of one walk.
+    """
+
+    def draw(axis, name):
+        part = reach[reach["property"] == name].sort_values("high").reset_index(drop=True)
+        place = pd.Series(part.index, part["seed"])
+        axis.vlines(part.index, part["low"], part["high"], color=COLOURS[name], linewidth=1, alpha=0.6)
+        own = met[met["property"] == name]
+        for kept, colour, size in ((own[own["met"]], "black", 1), (own[~own["met"]], "red", 9)):
+            axis.scatter(place.reindex(kept["seed"]), kept["intended"], color=colour, s=size, zorder=2)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xlabel("faces")
+        axis.set_ylabel("change of score / deviation")
+
+    _panels(path, draw)
+
+
 def draw_leakage(path: Path, tables: dict[str, pd.DataFrame]) -> None:
     """A heat map per method: deviations of each other column (finder's scores, head, person) per intended deviation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -50,8 +50,8 @@ def obedience(faces: dict[str, pd.DataFrame], edits: dict[str, pd.DataFrame], be
         answer = "No: it disturbs it more" if more and not less else "That is not settled"
     text = f"**Does a better-obeyed intention disturb the face less?** Within a method: {answer}. "
     text += (
-        f"Of {len(found)} rank correlations, over faces, of obedience (mean of the three correlations, finder) with the "
-        "disturbance at one achieved deviation, what a face could obey at most held fixed, "
+        f"Of {len(found)} rank correlations, over faces, of obedience (mean of the three correlations, finder) with "
+        "the disturbance at one achieved deviation, what a face could obey at most held fixed, "
         f"{less} are surely negative and {more} surely positive (p < {SURE} / {len(found)})."
         if found
         else "Too few faces could be ranked."

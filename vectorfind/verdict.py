@@ -52,7 +52,7 @@ GRIDS_MEAN = {
 
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
-    from vectorfind.figures import draw_duel, draw_leakage, draw_passes
+    from vectorfind.figures import draw_duel, draw_leakage, draw_passes, draw_reach
     from vectorfind.further import write_csv
 
     run = stage.files.run
@@ -145,9 +145,20 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
             "What the oracle reads into these is its own error, and a perfect edit would be told to drag it along:"
         )
         report.table(beside, f"Deviations per deviation, from {NOTABLE} on")
+    written: list[Path] = []
     for files in done:
         if files.setting.is_loop and files.judged("intended.csv").is_file():
-            report.heading(f"The reach of {files.setting.name}").text(_reach(files))
+            reach, met = _read(files.judged("reach.csv")), _read(files.judged("intended.csv"))
+            drawn, listed = (folder / f"reach_{files.setting.name}.{kind}" for kind in ("png", "csv"))
+            draw_reach(drawn, reach, met[met["walk"] == LETTER])
+            write_csv(listed, reach)
+            written += [drawn, listed]
+            report.heading(f"The reach of {files.setting.name}").text(_reach(reach, met))
+            report.figure(
+                drawn,
+                "How far each face can be taken, a line per face, and the wishes asked of it (red: not met); every "
+                f"number in `{listed.name}`",
+            )
     for files in done:
         if rates_of(files).is_file():
             report.heading(f"Faces that {files.setting.name} is kept for").table(_read(rates_of(files))).text(
@@ -165,6 +176,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
         heat,
         passes,
         strips,
+        *written,
         report.write(run.path("reports", f"vectorfind{suffix}.md")),
     ]
 
@@ -244,9 +256,8 @@ def _costs(leaks: dict, costs: dict, edits: dict, reference: str) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def _reach(files: Files) -> str:
+def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
     """How far the loop takes a face, and how often a wish inside that range is met."""
-    reach, met = _read(files.judged("reach.csv")), _read(files.judged("intended.csv"))
     shares = " and ".join(f"{share:g}" for share in SHARES)
     lines = [
         f"{reach['seed'].nunique()} faces, each asked for {shares} of how far it can go, up and down, property by "
