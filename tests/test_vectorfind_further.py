@@ -19,7 +19,7 @@ from vectorfind.names import EDITED
 from vectorfind.questions import obedience
 from vectorfind.reach import JUDGED, LETTER
 from vectorfind.selection import CHOOSING, CONFIRMING, noise_of, photograph, with_cameras
-from vectorfind.targets import against_published, person_leak_otherwise, targets
+from vectorfind.targets import against_reference, person_leak_otherwise, targets
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_loops_go_through_every_step(further, method):
     assert (folder / "judgement.csv").stat().st_mtime_ns == before and not Summary.printed[-1].written
     further("compare", methods=(method,))
     text = (run / "reports/vectorfind.md").read_text()
-    assert f"## The reach of {method}_w_ungrouped" in text and "following the finder alone: 100.0%" in text
+    assert f"## The reach of {method}_w_ungrouped" in text and "follows the finder alone: 100.0%" in text
     drawn = run / f"reports/vectorfind/reach_{method}_w_ungrouped"
     assert drawn.with_suffix(".png").stat().st_size > 0 and len(pd.read_csv(drawn.with_suffix(".csv"))) == 9
     with pytest.raises(PipelineError, match="use --method model_loop"):
@@ -120,8 +120,8 @@ def test_leaks_on_the_scale_of_all_faces():
         ]
     )
     own_error = pd.DataFrame({"property": ["eyes"], "column": ["glasses"], "signed": [-0.4], "intended": [False]})
-    moves = pd.DataFrame({"property": EDITED, "matched": True, **dict.fromkeys(ORACLE_ATTRIBUTES, 0.1)})
-    moves.loc[1, "glasses"] = -0.3
+    moves = pd.DataFrame({"property": EDITED, "matched": True, **{f"true {word}": 0.1 for word in ORACLE_ATTRIBUTES}})
+    moves.loc[1, "true glasses"] = -0.3
     table = targets(judged, {"a": leaks}, "a", "a").set_index("asked")
     assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
     read = person_leak_otherwise({"a": leaks}, "a", "a", units, own_error, {"a": moves}).set_index("read by")["a"]
@@ -153,7 +153,7 @@ def test_what_a_method_gains_is_told_with_its_direction():
         for grader in ("finder", "second")
         for name, gain in zip(EDITED, (0.1, -0.1, 0.01) if grader == "second" else (-0.5,) * 3, strict=True)
     ]
-    row = against_published(pd.DataFrame(rows), judged).iloc[0]
+    row = against_reference(pd.DataFrame(rows), judged).iloc[0]
     assert (row["surely better"], row["surely worse"], row["faces"]) == ("eyes", "mouth", 9)
     assert row["pose"] == "+0.010 (-0.010 to +0.030)"
 
@@ -178,7 +178,8 @@ def test_obedience_is_not_credited_for_what_a_face_could_not_do():
     # Four methods of which the better obeyed disturb more.
     some = {str(k): obeying(np.arange(300), most - 0.01 * k, most, 5 - k + noise[1]) for k in range(4)}
     text = obedience({k: pair[0] for k, pair in some.items()}, {k: pair[1] for k, pair in some.items()}, "0")
-    assert "between the 4 methods' means: pixel +1.00 (best method 5, the gentlest, 3, 2)" in text
+    assert "Between 4 methods, rank correlation of mean obedience with mean pixel +1.00" in text
+    assert "the least is 2, of 3)" in text
 
 
 def test_a_sweep_goes_on_where_it_stopped(further):

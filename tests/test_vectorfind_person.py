@@ -144,9 +144,12 @@ def test_factors_behind_an_edit(world):
     pure = factor_moves(bench, edit(0.0), grouping, latent_map, range(20))
     told = summary(pure).set_index("property")
     assert told["moves"].between(0.95, 1.05).all() and (told["beside"] < 0.05).all()
+    # A head that tilts turns a little in this world: with the factor of the roll alone yaw moves by .05 of .245.
+    turned = person_moves(pure).set_index(["property", "column"])["signed"]
+    assert turned["pose", "yaw"] == pytest.approx(0.2, abs=0.05) and abs(turned["eyes", "yaw"]) < 0.02
     mixed = person_moves(factor_moves(bench, edit(0.5), grouping, latent_map, range(20)))
     mixed = mixed.set_index(["property", "column"])
-    assert mixed.loc[("eyes", "glasses"), "signed"] > 0.3 and not mixed.loc[("eyes", "glasses"), "intended"]
+    assert mixed.loc[("eyes", "glasses"), "signed"] > 0.2 and not mixed.loc[("eyes", "glasses"), "intended"]
     assert abs(mixed.loc[("mouth", "glasses"), "signed"]) < 0.01 and not mixed.loc[("pose", "yaw"), "intended"]
 
 

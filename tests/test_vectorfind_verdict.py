@@ -25,14 +25,18 @@ def test_the_verdict_of_the_demo_tells_what_oracle_renders_and_factors_say(tmp_p
     )
     text = (tmp_path / "run/reports/vectorfind.md").read_text()
     assert "Best by the 'second' grader" in text and "leak to a head or person, oracle" in text
-    for way in ("in deviations of all faces", "less what it reads into renders", "the factors behind the codes"):
+    for way in (
+        "in deviations of all faces",
+        "less what it reads into renders",
+        "what the factors behind the codes make",
+    ):
         assert way in text
     assert (
         "## What an edit truly moves" in text
         and "Too few faces could be ranked" in text
         and "follow what the factors behind the codes make" in text
     )
-    assert "Gain on svm_w_ungrouped in correlation" in text and "pixel more than svm_w_ungrouped" in text
+    assert "Gain on svm_w_ungrouped in mean correlation" in text and "pixel more than svm_w_ungrouped" in text
     moves = pd.read_csv(tmp_path / "run/vectorfind/judgement/ridge_w_ungrouped/factor_moves.csv")
     matched = moves[(moves["property"] == "pose") & moves["matched"]]
     assert len(moves) == 12 and matched["roll"].mean() > 0.4

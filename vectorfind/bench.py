@@ -108,9 +108,7 @@ class Bench:
         if hasattr(self.scorer, "network"):
             return self.scorer.network(images)
         if not hasattr(self.scorer, "score_tensor"):
-            raise PipelineError(
-                "the closed loop needs a scorer with a gradient: give it a property CNN (--scorer), or use model_loop"
-            )
+            raise PipelineError("the loops need a scorer with a gradient: give them a property CNN (--scorer)")
         return self.scorer.score_tensor(images)
 
     def _tensor(self, array) -> torch.Tensor:

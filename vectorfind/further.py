@@ -110,7 +110,7 @@ def reach(stage: Stage) -> None:
     if not files.setting.is_loop:
         raise PipelineError(f"reach: {files.setting.method} has no end of its own; use --method model_loop")
     path = files.judged("reach.csv")
-    about = stage.stamped("reach", _judged(stage), stage.inputs(directions=files.directions))
+    about = _reach_about(stage)
     if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):
         return
     from vectorfind.reach import MET_WITHIN, intended_table, met_shares, reach_table
@@ -134,12 +134,16 @@ def reach(stage: Stage) -> None:
 
 def select(stage: Stage) -> None:
     """Choose faces by the finder on one half of the noise, confirm them by every grader on the other; write them."""
-    from vectorfind.selection import choose, write_selection
+    from vectorfind.selection import choose, rates_of, write_selection
 
+    path, about = rates_of(stage.files), _about(stage, "select")
+    if stage.is_kept("select", path, about, []):
+        return
     editor, grouping = stage.open_directions()
     chosen, rates = choose(stage, editor, grouping, open_graders(stage))
-    for path in write_selection(stage, editor, chosen, rates):
-        stage.summary.wrote(path)
+    for written in write_selection(stage, editor, chosen, rates):
+        stage.summary.wrote(written)
+    write_stamp(path, command="run_vectorfind.py select", rows=len(rates), **about)
     for row in rates.itertuples():
         stage.summary.note(f"{row.confirmed} of {row.chosen} chosen faces confirmed by {row.grader} on other noise")
 
@@ -221,6 +225,37 @@ def is_judged(stage: Stage, setting: Setting) -> bool:
     )
 
 
+def is_reached(stage: Stage, setting: Setting) -> bool:
+    """Whether this run holds a fresh `reach.csv` of a loop, of as many faces as it names; notes what is stale."""
+    inner = stage.with_setting(setting)
+    path = inner.files.judged("reach.csv")
+    if not setting.is_loop or not path.is_file():
+        return False
+    faces = pd.read_csv(path)["seed"].nunique()
+    return _told_if_stale(inner, "reach", *is_fresh(path, **_reach_about(inner, faces)))
+
+
+def is_selected(stage: Stage, setting: Setting) -> bool:
+    """Whether this run holds a fresh selection of a setting, of as many faces as it names; notes what is stale."""
+    from vectorfind.selection import rates_of
+
+    inner = stage.with_setting(setting)
+    path = rates_of(inner.files)
+    if not path.is_file():
+        return False
+    faces = int(pd.read_csv(path)["tested"].iloc[0])
+    return _told_if_stale(inner, "select", *is_fresh(path, **_about(inner, "select", faces)))
+
+
+def _told_if_stale(stage: Stage, step: str, fresh: bool, reason: str) -> bool:
+    if not fresh:
+        stage.summary.note(
+            f"{step} of {stage.files.setting.name} is left out of the verdict ({reason}): run "
+            f"`run_vectorfind.py {step}` for it again"
+        )
+    return fresh
+
+
 def sweep(stage: Stage) -> None:
     """n × k % × position × method × grouping from one pool."""
     from vectorfind.sweep import run_sweep
@@ -236,15 +271,20 @@ def write_csv(path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _about(stage: Stage, step: str) -> dict:
-    """What a judgement (step `judge`) or its side effects (`effects`) rest on."""
+def _reach_about(stage: Stage, faces: int | None = None) -> dict:
+    """What `reach.csv` rests on."""
+    return stage.stamped("reach", _judged(stage, faces), stage.inputs(directions=stage.files.directions))
+
+
+def _about(stage: Stage, step: str, faces: int | None = None) -> dict:
+    """What a judgement (step `judge`), its side effects (`effects`) or a selection (`select`) rests on."""
     from pipeline.profile import Profile
     from vectorfind.graders import grader_files
 
     files = grader_files(Profile.load(stage.options.profile), stage.files.run, stage.plan.graders)
     if step == "effects":
         files |= oracle_file(stage)
-    return stage.stamped(step, _judged(stage), stage.inputs(directions=stage.files.directions, **files))
+    return stage.stamped(step, _judged(stage, faces), stage.inputs(directions=stage.files.directions, **files))
 
 
 def oracle_file(stage: Stage) -> dict:
@@ -263,9 +303,9 @@ def sweep_files(stage: Stage) -> dict:
     return identity_files(Profile.load(stage.options.profile)) | oracle_file(stage)
 
 
-def _judged(stage: Stage) -> dict:
+def _judged(stage: Stage, faces: int | None = None) -> dict:
     return {
-        "faces": stage.plan.faces,
+        "faces": stage.plan.faces if faces is None else int(faces),
         "first_seed": stage.plan.test_seeds.start,
         "grid": stage.files.setting.grid,
         "graders": list(stage.plan.graders),

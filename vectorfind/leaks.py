@@ -105,11 +105,11 @@ def in_own_units(table: pd.DataFrame, units: pd.DataFrame) -> str:
         "What the best method drags along of the person, per deviation, on the oracle's scales from 0 to 1: "
         + (
             ", ".join(told)
-            + ". The persona hardly varies in these, so that a deviation of hers is small; among all faces "
-            "of the base generator the deviations are "
+            + ". The faces of this generator hardly vary in these, so that their deviations are small; among "
+            "all faces of the base generator the deviations are "
         )
         + ", ".join(
-            f"{name} {units.loc[name, 'all']:.2f} (hers {units.loc[name, 'persona']:.3f})"
+            f"{name} {units.loc[name, 'all']:.2f} (here {units.loc[name, 'persona']:.3f})"
             for name in units.index
             if name in set(person["column"])
         )
@@ -125,5 +125,5 @@ def _readable(units: pd.DataFrame) -> str:
     told = ", ".join(f"{name} {r:+.2f}" for name, r in units["follows"].items())
     return (
         " Among the test's faces the oracle's readings follow what the factors behind the codes make with a rank "
-        f"correlation of {told}: where that is near 0, a deviation of hers is the oracle's own noise."
+        f"correlation of {told}: where that is near 0, their deviation is the oracle's own noise."
     )

@@ -91,7 +91,7 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
 
 
 def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
-    """What the loops hold a person by: bundled filter CNNs and the face parser of a profile; None without them.
+    """What loops hold a person by, None without: the closed loop two bundled filter CNNs, model_loop the face parser.
 
     The filter CNNs neither find directions nor judge them. The parser is also the geometric grader's, which judges by
     eyes, mouth and roll; of these the loops hold nothing.

@@ -99,7 +99,7 @@ class Pool:
         if position not in self.plan.positions:
             raise PipelineError(
                 f"{self.folder} holds the positions {', '.join(self.plan.positions)}, not '{position}': "
-                f"add it with `run_vectorfind.py pool --positions {position}`, which draws no image again"
+                f"add it by `run_vectorfind.py pool --positions {position}`, with the other options as they were"
             )
         return self._array(position, self.plan.positions[position])
 

@@ -9,7 +9,7 @@ from pipeline.report import wilson_interval
 from vectorfind.bench import Bench
 from vectorfind.editor import Editor
 from vectorfind.evaluate import DIGITS, Test, most_corr, per_face
-from vectorfind.graders import FINDER, Grader
+from vectorfind.graders import Grader
 from vectorfind.grid import Grid, face_amounts
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
@@ -27,13 +27,16 @@ def run_graded(
 ) -> dict[str, Test]:
     """Edit every face by every row of the grid and let all graders score the same images.
 
-    The finder's own scores assign the groups. Returns a Test per grader. progress: called with the images done.
+    The scorer that finds assigns the groups, and tells on a fitted grid what a face can reach. Returns a Test per
+    grader. progress: called with the images done.
     """
     seeds, amounts = np.asarray(list(seeds), np.int64), grid.amounts()
     codes = bench.encode(bench.latents(seeds), editor.position)
     base = score_codes(bench, codes, editor.position, graders)
-    groups = grouping.assign(base[FINDER])
-    asked = face_amounts(grid, base[FINDER], editor.score_sds, graders[0].ends)
+    # Not by a grader, who may see the pictures through a camera.
+    known = bench.measure(codes, editor.position)
+    groups = grouping.assign(known)
+    asked = face_amounts(grid, known, editor.score_sds, graders[0].ends)
     scores = {name: np.empty((len(seeds), len(amounts), len(PROPERTIES)), np.float32) for name in base}
     block = max(1, bench.batch // len(amounts))
     for start in range(0, len(seeds), block):

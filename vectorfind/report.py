@@ -167,8 +167,8 @@ def _how(setting, about: dict, options: dict) -> str:
         return (
             "No direction is fitted: a network learns all eight scores from the code (r on the held-out tenth of the "
             f"pool: {told}), and each edit is planned through it, {options['steps']} steps at a time, at most "
-            f"{options['rounds']} times: after each plan generator and scorer tell what is still missing. Where scorer "
-            f"and network disagree about what an edit has changed, {options['trust']:.0%} of the gap is believed. "
+            f"{options['rounds']} times: after each plan generator and scorer tell what is still missing. An edit is "
+            f"taken to have changed what lies {options['trust']:.0%} of the way from network to scorer. "
             "Steps are the shortest in deviations of the pool's codes that also hold hair, background and hairstyle"
             + (", and how the parsed face looks" if about["person_r"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"

@@ -84,7 +84,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
     """Pass at the bars of v8 by the finder on one half of the noise, then again by every grader on the other.
 
     Returns (chosen: seed, group_name, the correlations of both rounds, confirmed by all; rates: a row per grader, with
-    `noise`: root mean square of what the noise alone changes, in deviations of the edited scores).
+    `noise`: deviation of one take of a picture, in deviations of the edited scores).
     """
     grid, seeds = grid_named(stage.files.setting.grid), stage.plan.test_seeds
     with progress(2 * len(seeds) * len(grid.amounts()), "choosing and confirming") as bar:
@@ -113,7 +113,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
         low, high = wilson_interval(int(ok.sum()), len(ok))
         share = float(ok.mean()) if len(ok) else float("nan")
         row = {"grader": grader.name, "tested": len(seeds), "chosen": len(ok), "confirmed": int(ok.sum())}
-        noise = np.sqrt(np.nanmean((other_looks[grader.name] - looks[grader.name]) ** 2))
+        noise = np.sqrt(np.nanmean((other_looks[grader.name] - looks[grader.name]) ** 2) / 2)
         rates.append({**row, "rate": share, "low": low, "high": high, "noise": round(float(noise), 4)})
     chosen["confirmed"] = everyone
     return chosen.round(4), pd.DataFrame(rates)

@@ -75,8 +75,13 @@ class Setting:
 
     @property
     def is_published_svm(self) -> bool:
-        """Whether this is the published method at its published settings, by groups of the pool's medians."""
-        return self == Setting(position=self.position, groups=self.groups, grid=self.grid)
+        """Whether this is the published method at its published settings."""
+        return self.method == "svm" and not self.mended and not self.conditional
+
+    @property
+    def vectors_as_found(self) -> bool:
+        """Whether a network method moves the properties that it has no network of along vectors as they were found."""
+        return self.method == "mixed" and not self.conditional
 
     @property
     def is_loop(self) -> bool:
@@ -142,7 +147,7 @@ class Files:
         if not self.setting.is_vector:
             edited = EDITED if self.setting.method == "gradient" else EDITED[:1]
             nets = [net_file(name, self.setting.position, self.setting.groups) for name in edited]
-            left = [name for name in EDITED if name not in edited] if self.setting.method == "mixed" else []
+            left = [name for name in EDITED if name not in edited] if self.setting.vectors_as_found else []
             vectors = [self.vector(name, group) for name in left for group in names]
             return [self.fits, self.grouping, *(self.vectors / net for net in nets), *vectors]
         if self.setting.method == "imported":

@@ -47,6 +47,7 @@ CODE = {
     "test": (*_TESTING, "vectorfind.tables", *_EDITING, *_MODELS),
     "judge": (*_TESTING, *_EDITING, *_MODELS),
     "reach": ("vectorfind.reach", *_EDITING, *_MODELS),
+    "select": ("vectorfind.selection", *_TESTING, *_EDITING, *_MODELS),
     "effects": ("vectorfind.effects", "vectorfind.protocol", "vectorfind.graders", *_EDITING, *_MODELS),
     # All that a row of a sweep goes through.
     "sweep": (
@@ -256,7 +257,7 @@ class Stage:
             found, fits = find_networks(
                 self.bench, pool, grouping, self.files.setting, self.method_options(), bar.update
             )
-        if found.vectors is not None:
+        if self.files.setting.vectors_as_found:
             for name in (name for name in EDITED if name not in found.nets):
                 for group in found.vectors.groups:
                     write_vector(self.files.vector(name, group), found.vectors.get(name, group).unit)

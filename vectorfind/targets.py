@@ -78,7 +78,7 @@ def targets(
 def person_leak_otherwise(
     leaks: dict, best: str, reference: str, units: pd.DataFrame, own_error: pd.DataFrame, moves: dict
 ) -> pd.DataFrame:
-    """The largest leak to head or person of both methods, by ways of reading it that leave out the oracle's noise.
+    """The largest leak to head or person of both methods, by ways of reading it other than the oracle's deviations.
 
     units: see `leaks.person_units`. own_error: what the oracle reads into renders, in deviations. moves: see
     `truth.moves_of`, by method.
@@ -89,7 +89,7 @@ def person_leak_otherwise(
     if len(own_error):
         ways["the oracle, less what it reads into renders"] = lambda name: beyond(person_of(leaks[name]), own_error)
     if all(len(moves[name]) for name in (best, reference)):
-        ways["the factors behind the codes, no network between"] = lambda name: person_moves(moves[name])
+        ways["what the factors behind the codes make, no network between"] = lambda name: person_moves(moves[name])
     rows = []
     for way, read in ways.items():
         row = {"read by": way}
@@ -100,10 +100,10 @@ def person_leak_otherwise(
     return pd.DataFrame(rows)
 
 
-def against_published(paired: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+def against_reference(paired: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """What each method gains on the reference, by the strictest grader: a row per method, from `paired.csv`.
 
-    beats: the properties of which the gain's whole interval lies above 0; "worse" where it lies below.
+    surely better, surely worse: properties of which the gain's whole interval lies above, or below, 0.
     """
     rows = []
     part = paired[paired["grader"] == strictest(judged)]

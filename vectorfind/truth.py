@@ -26,6 +26,8 @@ from vectorfind.protocol import bootstrap
 # The factor that is meant by an edit of each property.
 MEANT = {"eyes": "eyes", "mouth": "mouth", "pose": "roll"}
 FACES = 100
+# Of the world's people, to tell what a deviation of an attribute is.
+PEOPLE = 4000
 # Share of its length by which a weight may have changed; the bundled v9 has changed none by more than .002.
 ALIKE = 0.05
 
@@ -43,9 +45,13 @@ def w_of(generator, codes: torch.Tensor, position: str) -> torch.Tensor:
 
 def true_attributes(latent_map, w: torch.Tensor) -> pd.DataFrame:
     """What the factors behind w [N, w_dim] make of head and person: a column for each of ORACLE_ATTRIBUTES."""
+    return _attributes(latent_map.factors(latent_map.p(w.cpu())))
+
+
+def _attributes(factors: torch.Tensor) -> pd.DataFrame:
     from virtual_face.population import head_parameters
 
-    parameters = head_parameters(latent_map.factors(latent_map.p(w.cpu())))
+    parameters = head_parameters(factors)
     return pd.DataFrame({name: parameters[name].numpy() for name in ORACLE_ATTRIBUTES})
 
 
@@ -62,25 +68,30 @@ def factor_moves(bench: Bench, editor: Editor, grouping: Grouping, latent_map, s
     """A row per face, property and sign: seed, property, achieved (deviations), matched, the move of every factor.
 
     Each property is moved alone by one achieved deviation of the finder, as for the side effects; moves are per
-    achieved deviation, in deviations of the factors among all people. advance: called with the faces done.
+    achieved deviation, in deviations of the factors among all people. Columns `true …`: the same of ORACLE_ATTRIBUTES,
+    which the factors make together (a head that tilts turns a little). advance: called with the faces done.
     """
-    from virtual_face.population import FACTORS
+    from virtual_face.population import FACTORS, factors_from_seeds
+
+    spread = _attributes(factors_from_seeds(list(range(PEOPLE)))).std()
 
     codes = bench.encode(bench.latents(seeds), editor.position)
     groups = grouping.assign(bench.measure(codes, editor.position))
 
-    def factors(some: np.ndarray) -> np.ndarray:
+    def behind(some: np.ndarray) -> pd.DataFrame:
         w = w_of(bench.generator, torch.from_numpy(some).to(bench.device), editor.position)
-        return latent_map.factors(latent_map.p(w.cpu())).numpy()
+        factors = latent_map.factors(latent_map.p(w.cpu()))
+        true = (_attributes(factors) / spread).add_prefix("true ")
+        return pd.concat([pd.DataFrame(factors.numpy(), columns=list(FACTORS)), true], axis=1)
 
-    start, tables = factors(codes), []
+    start, tables = behind(codes), []
     for name in EDITED:
         for sign in (1.0, -1.0):
             edited, achieved = match(bench, editor, codes, groups, name, sign)
             matched = np.abs(achieved - sign) <= MATCHED_WITHIN
-            moves = (factors(edited) - start) / np.where(matched, achieved, 1)[:, None]
+            moves = (behind(edited) - start).div(np.where(matched, achieved, 1), axis=0)
             about = pd.DataFrame({"seed": list(seeds), "property": name, "achieved": achieved, "matched": matched})
-            tables.append(pd.concat([about, pd.DataFrame(moves, columns=list(FACTORS))], axis=1))
+            tables.append(pd.concat([about, moves], axis=1))
             if advance is not None:
                 advance(len(codes))
     return pd.concat(tables, ignore_index=True)
@@ -108,13 +119,13 @@ def summary(moves: pd.DataFrame) -> pd.DataFrame:
 
 
 def person_moves(moves: pd.DataFrame) -> pd.DataFrame:
-    """Mean moves of the factors of head and person, as in `effects.leakage`: property, column, signed, intended."""
+    """Mean moves of what the factors make of head and person, as in `effects.leakage`: property, column, signed, …"""
     rows = []
     for name in EDITED:
         part = moves[(moves["property"] == name) & moves["matched"]]
-        for factor in ORACLE_ATTRIBUTES:
-            row = {"property": name, "column": factor, "signed": float(part[factor].mean())}
-            rows.append({**row, "intended": factor in effects.MEANT[name]})
+        for word in ORACLE_ATTRIBUTES:
+            row = {"property": name, "column": word, "signed": float(part[f"true {word}"].mean())}
+            rows.append({**row, "intended": word in effects.MEANT[name]})
     return pd.DataFrame(rows)
 
 

@@ -21,28 +21,31 @@ from vectorfind.reach import LETTER, MET_WITHIN, SHARES, met_shares
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
 from vectorfind.sweep import sweep_figures
-from vectorfind.targets import against_published, person_leak_otherwise, strictest, targets
+from vectorfind.targets import LEAK_ASKED, against_reference, person_leak_otherwise, strictest, targets
 from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
 
 DUEL_FACES = 2
 # What a newcomer needs to read the tables.
-WORDS = """- *Deviation*: the standard deviation of a score among the faces of the pool. *Edit*: a wish for eyes, mouth
-  and pose at once, in deviations; a face gets 50 of them. *Correlation*: of what was asked with what was measured.
-- *Graders*: `finder`, the scorer that the directions were found by; `second`, a CNN that never saw its faces;
+WORDS = """- *Deviation*: the standard deviation of a score among the faces of the pool. *Edit*: in the
+  test a wish for eyes, mouth and pose at once, 50 for each face; for side effects one property alone, by one deviation.
+  *Correlation*: of what was asked with what was measured, over the 50.
+- *Graders*: `finder`, the scorer that the directions were found by; `second`, a CNN trained on other faces;
   `geometric`, face parser and geometry. `model_loop` holds colours and places of a face that the same parser finds,
   though not how far eyes and mouth are open, nor the roll.
-- *Passes*: all three correlations of a face reach .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7). *Reversed*: a
+- *Passes*: eyes / mouth / pose of a face correlate by .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7). *Reversed*: a
   correlation below 0.
 - *Leak*: mean change of something else per achieved deviation of what is meant. *Oracle*: a network that reads head
   and person of a picture; it trained no direction and no scorer, though the filter CNNs whose features `closed_loop`
   holds learnt from its labels.
+- *Model*: `model_loop` plans by a network that learnt the scores from the codes. What an edit has changed is what that
+  network says and what the finder says, half and half.
 - Names: method, `_mended` (the published settings mended), `_conditional` (projected off all other scores), position in
-  the generator."""
+  the generator, `_8` or `_ungrouped` (other than 16 groups of faces), `cuts_…` (published bounds of the groups)."""
 GRIDS_MEAN = {
     "deviations": "Every face is asked for the same changes, in deviations of the score, whether it can follow or not. "
     "A closed mouth cannot close further: `most` is the mean correlation, about, of an editor that obeys to the letter "
-    "until the score ends (at the first and last percentile of that grader's scores, of the finder's over the pool, of "
-    f"the others' over {SPREAD_FACES} of its faces).",
+    "until the score ends (first and last percentile of that grader's scores: the finder's in the whole pool, the "
+    f"others' in {SPREAD_FACES} of its faces).",
     "reachable": "The changes that a face is asked for are slid, and where need be narrowed, into what its scores can "
     "reach (first to last percentile over the pool): the five weights of a closed mouth are five ways to open it. "
     "Correlations are of these weights with the measured score.",
@@ -53,7 +56,7 @@ GRIDS_MEAN = {
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
     from vectorfind.figures import draw_duel, draw_leakage, draw_passes, draw_reach
-    from vectorfind.further import write_csv
+    from vectorfind.further import is_reached, is_selected, write_csv
 
     run = stage.files.run
     names = [files.setting.name for files in done]
@@ -93,34 +96,44 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
         report.text(f"`within reach`: the same method on `--grid reachable`. {GRIDS_MEAN['reachable']}")
     otherwise = person_leak_otherwise(leaks, best, reference, units, own_error, moves)
     if len(otherwise):
-        report.table(otherwise, "The leak to head or person, read otherwise")
+        report.table(otherwise, f"The largest leak to head or person, read otherwise (asked: {LEAK_ASKED})").text(
+            "The oracle's noise is large beside what it reads of faces as like each other as these. In deviations of "
+            "all faces: the same readings, by the base generator's people of every kind. Less renders: without what it "
+            "reads where only the meant property was moved (see The judge judged). Behind the codes: without any "
+            "network, in deviations among all people of this world."
+        )
         report.text(in_own_units(leaks[best], units))
     if len(paired):
-        report.table(against_published(paired, judged), f"Gain on {reference} in correlation, the same faces")
+        report.table(
+            against_reference(paired, judged),
+            f"Gain on {reference} in mean correlation by the '{strictest(judged)}' grader, the same faces; in brackets "
+            "95 % intervals, surely: all of it on one side of 0",
+        )
     report.figure(
         strips,
         f"The first {DUEL_FACES} faces of the test, each property moved alone, by {' (left) and '.join(rivals)}"
         f"{' (right)' * (len(rivals) > 1)}; under each picture the deviations asked for and reached (finder)",
     )
-    report.heading("Methods and graders").table(_overview(judged), "Mean signed correlation, and share of passes").text(
+    report.heading("Methods and graders").table(
+        _overview(judged, faces), "Mean signed correlation, and share of passes"
+    ).text(
         "In brackets: 95 % intervals over faces. `|corr|` and `monotone` (share of rising steps between the levels of "
         "the grid): means of the three properties. `slope`: deviations per deviation asked for; `range`: "
-        "deviations from the lowest to the highest level; eyes / mouth / pose. `unmeasured`: faces of which a grader "
-        "could not tell a correlation; one that never moved counts as 0."
+        "deviations from the lowest to the highest level; eyes / mouth / pose. `reversed`, `unmeasured` (faces of "
+        "which a grader could not tell a correlation): of the worst property. An unmoved score has correlation 0."
     )
     report.figure(passes, "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
-    report.table(
-        _costs(leaks, costs, edits, reference), "At one achieved deviation, mean of the three properties"
-    ).text(
+    report.table(_costs(leaks, costs, edits, reference), "At one achieved deviation of a property alone").text(
         "`drift`: distance of the oracle's features, less what it reads as eyes, mouth and attitude of the head; 1 is "
         "the distance between two people. The oracle trained no direction and no scorer, but its features helped to "
         "train the generator. `pixel`: mean change of 255 outside the property's region. `matched`: share of edits "
-        "that could be brought to one deviation; `more than`: mean difference from the reference over the edits that "
-        "both could. `leak to a score`: mean signed deviations of the score that is dragged along most, by the least "
-        "favourable grader; `of a face`: the same of single faces' changes, up or down. `leak to a person`: that of "
-        "what the oracle reads (yaw, pitch, roll, gender, age, quality, glasses), in deviations "
-        "among the generator's faces: where hardly a face wears glasses, a deviation of glasses is little."
+        "that could be brought to one deviation; `more than`: mean difference from the reference, over faces, by the "
+        "edits that both could. These are means of the three properties. `leak to a score`: mean signed deviations of "
+        "the score that is dragged along most, by the least favourable grader; `change of a face`: mean size, whatever "
+        "the sign, of the score where that is largest. `leak to a person`: as `leak to a score`, of what the oracle "
+        "reads (yaw, pitch, roll, gender, age, quality, glasses), in deviations among the generator's faces: where "
+        "hardly a face wears glasses, a deviation of glasses is little."
     )
     report.figure(heat, "Leakage: deviations of each score (columns) per deviation of the intended one (rows)")
     known = {name: table for name, table in moves.items() if len(table)}
@@ -147,20 +160,22 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
         report.table(beside, f"Deviations per deviation, from {NOTABLE} on")
     written: list[Path] = []
     for files in done:
-        if files.setting.is_loop and files.judged("intended.csv").is_file():
+        if is_reached(stage, files.setting):
             reach, met = _read(files.judged("reach.csv")), _read(files.judged("intended.csv"))
-            drawn, listed = (folder / f"reach_{files.setting.name}.{kind}" for kind in ("png", "csv"))
+            stem = f"reach_{files.setting.name}"
+            drawn, listed, wishes = (folder / f"{stem}{end}" for end in (".png", ".csv", "_wishes.csv"))
             draw_reach(drawn, reach, met[met["walk"] == LETTER])
             write_csv(listed, reach)
-            written += [drawn, listed]
+            write_csv(wishes, met)
+            written += [drawn, listed, wishes]
             report.heading(f"The reach of {files.setting.name}").text(_reach(reach, met))
             report.figure(
                 drawn,
-                "How far each face can be taken, a line per face, and the wishes asked of it (red: not met); every "
-                f"number in `{listed.name}`",
+                "A line for each face: how far it can be taken; dots: the wishes, black met, red missed, where the "
+                f"loop follows the finder alone. Every number in `{listed.name}` and `{wishes.name}`",
             )
     for files in done:
-        if rates_of(files).is_file():
+        if is_selected(stage, files.setting):
             report.heading(f"Faces that {files.setting.name} is kept for").table(_read(rates_of(files))).text(
                 "Chosen by the finder at .92 / .88 / .88, confirmed by each grader at the same bars on other noise: of "
                 "the generator, and of a camera that takes every picture anew. `noise`: what these alone change, in "
@@ -216,7 +231,7 @@ def _within_reach(stage, setting: Setting) -> pd.DataFrame | None:
     return _read(Files(stage.files.run, wish).judged("judgement.csv"))
 
 
-def _overview(judged: pd.DataFrame) -> pd.DataFrame:
+def _overview(judged: pd.DataFrame, faces: dict[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for (method, grader), part in judged.groupby(["method", "grader"], sort=False):
         part = part.set_index("property")
@@ -224,8 +239,9 @@ def _overview(judged: pd.DataFrame) -> pd.DataFrame:
         for name in EDITED:
             one = part.loc[name]
             row[name] = f"{one['corr']:.3f} ({one['corr_low']:.3f}-{one['corr_high']:.3f})"
-        sizes = part[["abs_corr", "abs_low", "abs_high"]].mean()
-        row["|corr|"] = f"{sizes.iloc[0]:.3f} ({sizes.iloc[1]:.3f}-{sizes.iloc[2]:.3f})"
+        own = faces[str(method)][faces[str(method)]["grader"] == grader]
+        size, low, high = bootstrap(own[[f"{name}_corr" for name in EDITED]].abs().mean(axis=1).to_numpy())
+        row["|corr|"] = f"{size:.3f} ({low:.3f}-{high:.3f})"
         row |= {what: " / ".join(f"{part.loc[name, what]:.2f}" for name in EDITED) for what in ("slope", "range")}
         row |= {"monotone": part["monotone"].mean(), "reversed": part["reversed"].max()}
         row |= {"pass v7": part["pass_v7"].iloc[0], "pass v8": part["pass_v8"].iloc[0]}
@@ -242,7 +258,8 @@ def _costs(leaks: dict, costs: dict, edits: dict, reference: str) -> pd.DataFram
         for what in ("drift", "pixel"):
             row[what] = table[what].mean()
             if len(costs) > 1:
-                gap, low, high = bootstrap((both[what] - both[f"{what}_base"]).to_numpy())
+                gaps = (both[what] - both[f"{what}_base"]).groupby(level="seed").mean()
+                gap, low, high = bootstrap(gaps.to_numpy())
                 row[f"{what} more than {reference}"] = (
                     "-" if name == reference or np.isnan(gap) else f"{gap:+.3f} ({low:+.3f} to {high:+.3f})"
                 )
@@ -251,7 +268,7 @@ def _costs(leaks: dict, costs: dict, edits: dict, reference: str) -> pd.DataFram
             where, row[f"leak to a {what}"] = largest_leak(part)
             row[f"{what} that leaks most"] = where
             if what == "score":
-                row["of a face"] = part.loc[~part["intended"], "size"].max()
+                row["change of a face"] = part.loc[~part["intended"], "size"].max()
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -267,12 +284,11 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
     ]
     for walk, part in met.groupby("walk", sort=False):
         wishes, faces = met_shares(part)
-        how = (
-            "following the finder alone"
-            if walk == LETTER
-            else "as it is judged above, half-way between finder and model"
+        how = "the loop follows the finder alone" if walk == LETTER else "the loop as it is judged above"
+        lines.append(
+            f"- {how}: {wishes:.1%} of {len(part)} wishes; {faces:.1%} of {part['seed'].nunique()} faces had all of "
+            "theirs met"
         )
-        lines.append(f"- {how}: {wishes:.1%} of {len(part)} wishes; of {faces:.1%} of the faces all wishes")
     lines += ["", "How far a face goes, in deviations of the score, median and 10 to 90 %:", ""]
     literal = met[met["walk"] == LETTER]
     for name in EDITED:
@@ -281,5 +297,7 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
             few, half, many = np.percentile(part[side], [10, 50, 90])
             told.append(f"{side} {half:+.1f} ({few:+.1f} to {many:+.1f})")
         own = literal[literal["property"] == name]
-        lines.append(f"- {name}: {', '.join(told)}; {len(own)} wishes, met {own['met'].mean():.1%}")
+        lines.append(
+            f"- {name}: {', '.join(told)}; {len(own)} wishes" + (f", met {own['met'].mean():.1%}" if len(own) else "")
+        )
     return "\n".join(lines)
