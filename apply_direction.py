@@ -87,7 +87,9 @@ def run(options: ApplyOptions) -> None:
         raise PipelineError(f"{files.directions} is missing: run first\n  {_finding_command(options)}")
     models = locate(profile, run_folder, options.generator, options.scorer)
     bench = open_bench(models, options.device)
-    directions = load_editor(files.directions, setting.method, bench, lambda: open_identity(profile, options.device))
+    directions = load_editor(
+        files.directions, setting.method, bench, lambda: open_identity(profile, setting.method, options.device)
+    )
     codes = bench.encode(_latents(options, bench), setting.position)
     group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]
     amounts = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None] * weights

@@ -27,13 +27,14 @@ from vectorfind.effects import ORACLE_ATTRIBUTES, Judge
 from vectorfind.finding import read_person
 from vectorfind.groups import Grouping
 from vectorfind.leaks import person_units
-from vectorfind.models import ModelFiles, open_bench, open_identity
+from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.truth import MEANT, draws_alike, factor_moves, latent_map_behind, person_moves, summary, w_of
 from virtual_face.latent_map import latent_map_of
 from virtual_face.oracle import load_oracle
 from virtual_face.population import INDEX
 
+LOOPS = ("closed_loop", "model_loop")
 PLACED = [READINGS.index(name) for name in PLACES]
 
 
@@ -175,10 +176,10 @@ def test_a_generator_that_draws_otherwise_has_no_latent_map(world):
 
 @pytest.fixture(scope="module")
 def demo():
-    """(bench of the bundled v9, what the loops hold a person by)."""
+    """(bench of the bundled v9, what each loop holds a person by)."""
     profile = Profile.load("demo")
     files = ModelFiles(ROOT / "weights/demo/generator_v9.pth", profile.weight("property_cnn"))
-    return open_bench(files, "cpu", batch=4), open_identity(profile, "cpu")
+    return open_bench(files, "cpu", batch=4), {loop: open_identity(profile, loop, "cpu") for loop in LOOPS}
 
 
 def stage_of(bench, first_seed: int = 9_100_000, faces: int = 6):
@@ -189,16 +190,16 @@ def stage_of(bench, first_seed: int = 9_100_000, faces: int = 6):
 
 
 def test_a_person_is_read_from_some_rows_of_the_pool_and_the_same_in_any_batch(demo, monkeypatch):
-    bench, identity = demo
+    bench, identities = demo
     monkeypatch.setattr("vectorfind.finding.PERSON_ROWS", 5)
     codes = bench.encode(bench.latents(range(9_100_000, 9_100_009)), "w")
-    read = read_person(bench, codes, "w", identity)
+    looks, features = identities["model_loop"], identities["closed_loop"](bench.images(codes[:3], "w").clone())
+    read = read_person(bench, codes, "w", looks)
     assert read.shape == (9, len(READINGS))
     known = np.isfinite(read).all(1)
     assert known.tolist() == [True, False] * 4 + [True]
-    again = read_person(bench, codes[[0, 2, 4, 6, 8]], "w", identity)
+    again = read_person(bench, codes[[0, 2, 4, 6, 8]], "w", looks)
     np.testing.assert_allclose(again, read[known], rtol=0.02, atol=0.02)
-    features = identity(bench.images(codes[:3], "w").clone())
     assert features.shape[0] == 3 and features.std(0).max() > 0
 
 
@@ -238,3 +239,13 @@ def test_the_latent_map_behind_a_stage(demo, monkeypatch):
     assert latent_map_behind(stage_of(SimpleNamespace(generator=other))) is None
     monkeypatch.setattr("vectorfind.further.oracle_file", lambda _: {})
     assert latent_map_behind(stage_of(bench)) is None
+
+
+def test_each_loop_asks_for_its_own_weights_only(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('extends = "demo"\n[cnn]\nbundled = "nowhere"\n')
+    profile = Profile.load(str(own))
+    assert list(identity_files(profile, "model_loop")) == ["parser"] and identity_files(profile, "closed_loop") == {}
+    assert open_identity(profile, "closed_loop", "cpu") is None
+    assert list(identity_files(Profile.load("demo"), "closed_loop")) == ["gender", "age"]
+    assert identity_files(Profile.load("demo"), "svm") == {}

@@ -227,8 +227,8 @@ def make_loop(
 ):
     """The closed loop at a position, or the one that a model leads: what the pool tells about codes and scores.
 
-    identity: reads what should stay of a person (`vectorfind.models.Identity`), or None. seed, progress: of the model's
-    training.
+    identity: reads what should stay of a person (`vectorfind.models.open_identity`), or None. seed, progress: of the
+    model's training.
     """
     from vectorfind.closed_loop import ClosedLoop, LoopOptions, code_factor, identity_scale
     from vectorfind.model_loop import ModelLoop, ModelLoopOptions
@@ -255,8 +255,8 @@ def make_loop(
     return ClosedLoop(*known, options, identity, scale, about)
 
 
-def read_person(bench: Bench, codes, position: str, identity) -> np.ndarray:
-    """What should stay of a person: readings [n, R] of `vectorfind.appearance`.
+def read_person(bench: Bench, codes, position: str, looks) -> np.ndarray:
+    """What should stay of a person: readings [n, R] by looks (`vectorfind.models.Looks`).
 
     Nothing of the filter CNNs: their hidden features see the eyes open, and a loop that holds them lifts the brows and
     changes the iris until they no longer do; so, less so, does what they say of gender and glasses. Read from at most
@@ -267,7 +267,7 @@ def read_person(bench: Bench, codes, position: str, identity) -> np.ndarray:
     with torch.no_grad():
         for start in range(0, len(rows), bench.batch):
             images = bench.images(codes[rows[start : start + bench.batch]], position).clone()
-            parts.append(identity.looks(images))
+            parts.append(looks(images))
     read = np.concatenate(parts)
     found = np.full((len(codes), read.shape[1]), np.nan, np.float32)
     found[rows] = read

@@ -300,7 +300,8 @@ def sweep_files(stage: Stage) -> dict:
     from pipeline.profile import Profile
     from vectorfind.models import identity_files
 
-    return identity_files(Profile.load(stage.options.profile)) | oracle_file(stage)
+    profile = Profile.load(stage.options.profile)
+    return identity_files(profile, "closed_loop") | identity_files(profile, "model_loop") | oracle_file(stage)
 
 
 def _judged(stage: Stage, faces: int | None = None) -> dict:

@@ -90,60 +90,75 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
     return Bench(generator, scorer, device=where, batch=batch, **hashes)
 
 
-def open_identity(profile: Profile, device: str = "auto") -> Identity | None:
-    """What loops hold a person by, None without: the closed loop two bundled filter CNNs, model_loop the face parser.
+def open_identity(profile: Profile, method: str, device: str = "auto") -> Features | Looks | None:
+    """What a loop holds a person by: closed_loop Features, model_loop Looks; None where the profile lacks the weights.
 
     The filter CNNs neither find directions nor judge them. The parser is also the geometric grader's, which judges by
-    eyes, mouth and roll; of these the loops hold nothing.
+    eyes, mouth and roll; of these the looks tell nothing.
     """
-    paths = identity_files(profile)
+    paths = identity_files(profile, method)
     if not paths:
         return None
+    from pipeline.command import resolve_device
+
+    where = resolve_device(device)
+    if method == "model_loop":
+        from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
+
+        return Looks(GeometricScorer.load(profile, None, where, ALIGNED_WINDOW))
     from cnn.filter_cnn import FilterEnsemble
     from cnn.settings import FilterSettings
-    from pipeline.command import resolve_device
-    from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
 
-    settings, where = FilterSettings.of(profile), resolve_device(device)
-    networks = [
-        FilterEnsemble.load(name, [paths[name]], settings.architectures[name], where).models[0] for name in SEEN_BY
-    ]
-    return Identity(networks, GeometricScorer.load(profile, None, where, ALIGNED_WINDOW))
+    kinds = FilterSettings.of(profile).architectures
+    return Features([FilterEnsemble.load(name, [path], kinds[name], where).models[0] for name, path in paths.items()])
 
 
-def identity_files(profile: Profile) -> dict[str, Path]:
-    """The weights of `open_identity`, "parser" and those of SEEN_BY; empty where one is missing."""
-    from cnn.models import bundled_path
-    from cnn.settings import FilterSettings
+def identity_files(profile: Profile, method: str) -> dict[str, Path]:
+    """The weights of `open_identity`, by name; empty where one is missing, or for a method that is no loop."""
+    if method == "model_loop":
+        path = profile.get(f"weights.{profile.get('segmentation.parser', 'parsenet')}", None)
+        paths = {} if path is None else {"parser": ROOT / str(path)}
+    elif method == "closed_loop":
+        from cnn.models import bundled_path
+        from cnn.settings import FilterSettings
 
-    settings = FilterSettings.of(profile)
-    parser = profile.get(f"weights.{profile.get('segmentation.parser', 'parsenet')}", None)
-    if settings.bundled is None or parser is None:
+        bundled = FilterSettings.of(profile).bundled
+        paths = {} if bundled is None else {name: bundled_path(bundled, name, 0) for name in SEEN_BY}
+    else:
         return {}
-    paths = {name: bundled_path(settings.bundled, name, 0) for name in SEEN_BY}
-    paths["parser"] = ROOT / str(parser)
     return paths if all(path.is_file() for path in paths.values()) else {}
 
 
-class Identity:
-    """Reads images [N, 3, R, R] in [-1, 1]: who it is, differentiably, and how it looks."""
+class Features:
+    """Who a face is, differentiably: the hidden layers of some filter CNNs."""
 
-    def __init__(self, networks: list[FilterCNN], geometry: GeometricScorer):
-        self.networks, self.geometry = networks, geometry
+    def __init__(self, networks: list[FilterCNN]):
+        self.networks = networks
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features [N, F]: the hidden layers of the networks."""
+        """Features [N, F] of images [N, 3, R, R] in [-1, 1]."""
         import torch
 
         return torch.cat([_hidden(network, images) for network in self.networks], 1)
 
-    def looks(self, images: torch.Tensor) -> np.ndarray:
-        """Readings float32 [N, K] of `vectorfind.appearance`."""
+
+class Looks:
+    """How a face looks: readings of what the parser finds."""
+
+    def __init__(self, geometry: GeometricScorer):
+        self.geometry = geometry
+
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
+        """Readings float32 [N, K] of `vectorfind.appearance` of images [N, 3, R, R] in [-1, 1]; NaN without a face."""
+        import numpy as np
+
         from stylegan.sampling import to_uint8
-        from vectorfind.appearance import appearance
+        from vectorfind.appearance import READINGS, appearance
 
         parsed = self.geometry.parse(to_uint8(images))
-        return appearance(parsed.maps, parsed.faces)
+        found = np.full((len(images), len(READINGS)), np.nan, np.float32)
+        found[parsed.rows] = appearance(parsed.maps, parsed.faces)
+        return found
 
 
 def _hidden(model: FilterCNN, images: torch.Tensor) -> torch.Tensor:

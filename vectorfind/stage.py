@@ -284,12 +284,18 @@ class Stage:
         """What a loop holds a person by, as inputs of a stamp."""
         from pipeline.profile import Profile
 
-        return identity_files(Profile.load(self.options.profile)) if self.files.setting.is_loop else {}
+        return identity_files(Profile.load(self.options.profile), self.files.setting.method)
 
     def identity(self):
         from pipeline.profile import Profile
 
-        return open_identity(Profile.load(self.options.profile), self.options.device)
+        found = open_identity(Profile.load(self.options.profile), self.files.setting.method, self.options.device)
+        if found is None:
+            self.summary.note(
+                f"{self.files.setting.method} holds nothing of a person but the scores: this profile lacks the weights "
+                "([cnn] bundled for closed_loop, the face parser for model_loop)"
+            )
+        return found
 
     def test(self) -> None:
         """Edit the faces of the test and judge the edits."""
