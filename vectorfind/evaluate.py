@@ -41,10 +41,10 @@ class Test:
 def per_face(test: Test) -> pd.DataFrame:
     """One row per face, with four columns for each edited property.
 
-    `corr`: signed Pearson of weight and score over the grid, 0 when the score never moves, as nothing obeyed; NaN where
-    fewer than FEWEST edits could be measured. `slope`: score deviations
-    per deviation asked for (per unit of weight on a raw grid), NaN where a fitted grid asks for none. `monotone`: share
-    of rising steps between level means. `range`: deviations from the lowest to the highest level.
+    `corr`: signed Pearson of weight and score over the grid; 0 when the score never moves, as nothing obeyed; NaN where
+    fewer than FEWEST edits could be measured. `slope`: score deviations per deviation asked for (per unit of weight on
+    a raw grid), NaN where a fitted grid asks for none. `monotone`: share of rising steps between level means. `range`:
+    deviations from the lowest to the highest level.
     """
     columns: dict[str, np.ndarray] = {"seed": test.seeds, "group_name": test.groups}
     for i, name in enumerate(EDITED):
@@ -53,8 +53,7 @@ def per_face(test: Test) -> pd.DataFrame:
         columns[f"{name}_corr"], columns[f"{name}_slope"] = _corr_and_slope(weight, score)
         if test.asked is not None:
             _, columns[f"{name}_slope"] = _corr_and_slope(test.asked[:, :, i].astype(np.float64), score)
-        levels = np.unique(weight)
-        means = np.stack([_mean(score[:, weight == level]) for level in levels], 1)
+        means = pd.DataFrame(score.T).groupby(weight).mean().to_numpy().T  # NaN where no edit of a level was measured
         columns[f"{name}_monotone"] = (np.diff(means, axis=1) > 0).mean(axis=1)
         columns[f"{name}_range"] = means[:, -1] - means[:, 0]
     return pd.DataFrame(columns)
@@ -74,13 +73,6 @@ def most_corr(test: Test) -> np.ndarray:
         there = np.clip(base + test.asked[:, :, i] * test.score_sds[i], low, high)
         most[:, i], _ = _corr_and_slope(test.amounts[:, i].astype(np.float64), there)
     return most
-
-
-def _mean(scores: np.ndarray) -> np.ndarray:
-    """Means [F] of what was measured of scores [F, A]; NaN where nothing was."""
-    known = np.isfinite(scores)
-    count = known.sum(1)
-    return np.where(count > 0, np.where(known, scores, 0).sum(1) / np.maximum(count, 1), np.nan)
 
 
 def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,12 +38,13 @@ def targets(
         there = other is not None and (grader, name) in other.index
         return float(other.loc[(grader, name), column]) if there else np.nan
 
-    def add(what: str, wish: str, values: list[float], is_met: bool, most: str = "-", inside: float = np.nan) -> None:
+    def add(what: str, bar: float, values: list[float], floor: bool = True, most: str = "-", inside: float = np.nan):
+        """A row: values of best and reference, at least (floor) or at most the bar."""
+        is_met = values[0] >= bar if floor else values[0] <= bar
         # A miss that three decimals would round to the bar is told with four.
-        bar = wish.split()[-1]
-        is_close = not is_met and float(f"{values[0]:.3f}") == float(bar)
-        measured = [f"{value:.{4 if is_close else 3}f}" for value in values]
-        row = {"asked": what, "at": wish, best: measured[0], reference: measured[1], "most": most}
+        digits = 4 if not is_met and round(values[0], 3) == bar else 3
+        row = {"asked": what, "at": f"{'>=' if floor else '<='} {bar:.2f}"}
+        row |= {best: f"{values[0]:.{digits}f}", reference: f"{values[1]:.{digits}f}", "most": most}
         row |= {} if fitted is None else {"within reach": f"{inside:.3f}" if np.isfinite(inside) else "-"}
         rows.append(row | {"": "met" if is_met else "MISSED"})
 
@@ -53,25 +54,23 @@ def targets(
         for name, bar in zip(EDITED, bars, strict=True):
             values = [table.loc[(grader, name), "corr"] for table in tables]
             most = f"{tables[0].loc[(grader, name), 'most']:.3f}"
-            inside = within(grader, name, "corr")
-            add(f"corr of {name}, {grader}", f">= {bar:.2f}", values, values[0] >= bar, most, inside)
+            add(f"corr of {name}, {grader}", bar, values, most=most, inside=within(grader, name, "corr"))
     grader = strictest(judged)
     for version in ("v8", "v7"):
         column = f"pass_{version}"
         values = [float(table.loc[(grader, EDITED[0]), column]) for table in tables]
         share = within(grader, EDITED[0], column)
-        add(f"share that passes {version}, {grader}", f">= {PASS_ASKED}", values, values[0] >= PASS_ASKED, inside=share)
+        add(f"share that passes {version}, {grader}", PASS_ASKED, values, inside=share)
     for what, which in {"score, any grader": scores_of, "head or person, oracle": person_of}.items():
         found = [largest_leak(which(leaks[name])) for name in (best, reference)]
         if np.isfinite(found[0][1]):
-            values = [abs(size) for _, size in found]
-            add(f"leak to a {what} ({found[0][0]})", f"<= {LEAK_ASKED}", values, values[0] <= LEAK_ASKED)
+            add(f"leak to a {what} ({found[0][0]})", LEAK_ASKED, [abs(size) for _, size in found], floor=False)
     graders = set(judged["grader"])
     for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
         if which:
             values = [_turned(table.reset_index(), which) for table in tables]
             inside = np.nan if fitted is None else _turned(fitted, which)
-            add(f"reversed faces, {who}, any property", "0", values, values[0] == 0, inside=inside)
+            add(f"reversed faces, {who}, any property", 0, values, floor=False, inside=inside)
     return pd.DataFrame(rows)
 
 

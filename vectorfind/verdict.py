@@ -55,7 +55,7 @@ GRIDS_MEAN = {
 
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
-    from vectorfind.figures import draw_duel, draw_leakage, draw_passes, draw_reach
+    from vectorfind.figures import draw_duel, draw_leakage, draw_passes
     from vectorfind.further import is_reached, is_selected, write_csv
 
     run = stage.files.run
@@ -126,54 +126,20 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     report.heading("What else an edit changes")
     report.table(_costs(leaks, costs, edits, reference), "At one achieved deviation of a property alone").text(
         "`drift`: distance of the oracle's features, less what it reads as eyes, mouth and attitude of the head; 1 is "
-        "the distance between two people. The oracle trained no direction and no scorer, but its features helped to "
-        "train the generator. `pixel`: mean change of 255 outside the property's region. `matched`: share of edits "
-        "that could be brought to one deviation; `more than`: mean difference from the reference, over faces, by the "
-        "edits that both could. These are means of the three properties. `leak to a score`: mean signed deviations of "
-        "the score that is dragged along most, by the least favourable grader; `change of a face`: mean size, whatever "
-        "the sign, of the score where that is largest. `leak to a person`: as `leak to a score`, of what the oracle "
-        "reads (yaw, pitch, roll, gender, age, quality, glasses), in deviations among the generator's faces: where "
-        "hardly a face wears glasses, a deviation of glasses is little."
+        "the distance between two people. The oracle's features helped to train the generator. `pixel`: mean change of "
+        "255 outside the property's region. `matched`: share of edits that could be brought to one deviation; `more "
+        "than`: mean difference from the reference, over faces, by the edits that both could. These are means of the "
+        "three properties. `leak to a score`: mean signed deviations of the score that is dragged along most, by the "
+        "least favourable grader; `change of a face`: mean size, whatever the sign, of the score where it is largest. "
+        "`leak to a person`: as `leak to a score`, of what the oracle reads (yaw, pitch, roll, gender, age, quality, "
+        "glasses), in deviations among the generator's faces: where hardly a face wears glasses, their deviation is "
+        "little."
     )
     report.figure(heat, "Leakage: deviations of each score (columns) per deviation of the intended one (rows)")
-    known = {name: table for name, table in moves.items() if len(table)}
-    if known:
-        report.heading("What an edit truly moves")
-        told = [summary(table).assign(method=name) for name, table in known.items()]
-        report.table(
-            pd.concat(told)[["method", "property", "factor", "moves", "low", "high", "beside", "most", "edits"]],
-            f"Factors behind the codes, {FACES} faces, per achieved deviation",
-        ).text(
-            "In this world a code tells what it stands for: the latent map reads 48 factors from w, and the generator "
-            "learnt to draw these. A factor has deviation 1 among all people. `moves`: mean move of the factor that is "
-            "meant. `beside`: length of a face's move along the 47 others, median; those of `most` move most in the "
-            "mean. Some belong to the edit: a smile narrows the eyes and opens the mouth, lifted brows open the eyes."
-        )
-    beside = beside_renders(leaks[best], own_error) if len(own_error) else own_error
-    if len(beside):
-        report.heading("The judge judged")
-        report.text(
-            f"The oracle errs too. In renders of {PEOPLE} young women without glasses the eyes alone, the mouth alone "
-            "or the roll alone was moved by one deviation, as the finder reads it; all else is known to be as it was. "
-            "What the oracle reads into these is its own error, and a perfect edit would be told to drag it along:"
-        )
-        report.table(beside, f"Deviations per deviation, from {NOTABLE} on")
-    written: list[Path] = []
-    for files in done:
-        if is_reached(stage, files.setting):
-            reach, met = _read(files.judged("reach.csv")), _read(files.judged("intended.csv"))
-            stem = f"reach_{files.setting.name}"
-            drawn, listed, wishes = (folder / f"{stem}{end}" for end in (".png", ".csv", "_wishes.csv"))
-            draw_reach(drawn, reach, met[met["walk"] == LETTER])
-            write_csv(listed, reach)
-            write_csv(wishes, met)
-            written += [drawn, listed, wishes]
-            report.heading(f"The reach of {files.setting.name}").text(_reach(reach, met))
-            report.figure(
-                drawn,
-                "A line for each face: how far it can be taken; dots: the wishes, black met, red missed, where the "
-                f"loop follows the finder alone. Every number in `{listed.name}` and `{wishes.name}`",
-            )
+    _tell_factors(report, moves)
+    _tell_own_error(report, leaks[best], own_error)
+    reached = [files for files in done if is_reached(stage, files.setting)]
+    written = [path for files in reached for path in _tell_reach(report, folder, files)]
     for files in done:
         if is_selected(stage, files.setting):
             report.heading(f"Faces that {files.setting.name} is kept for").table(_read(rates_of(files))).text(
@@ -271,6 +237,52 @@ def _costs(leaks: dict, costs: dict, edits: dict, reference: str) -> pd.DataFram
                 row["change of a face"] = part.loc[~part["intended"], "size"].max()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _tell_factors(report: Report, moves: dict[str, pd.DataFrame]) -> None:
+    """The factors behind the codes, where the world knows them."""
+    known = [summary(table).assign(method=name) for name, table in moves.items() if len(table)]
+    if not known:
+        return
+    columns = ["method", "property", "factor", "moves", "low", "high", "beside", "most", "edits"]
+    report.heading("What an edit truly moves")
+    report.table(pd.concat(known)[columns], f"Factors behind the codes, {FACES} faces, per achieved deviation").text(
+        "In this world a code tells what it stands for: the latent map reads 48 factors from w, and the generator "
+        "learnt to draw these. A factor has deviation 1 among all people. `moves`: mean move of the factor that is "
+        "meant. `beside`: length of a face's move along the 47 others, median; those of `most` move most in the "
+        "mean. Some belong to the edit: a smile narrows the eyes and opens the mouth, lifted brows open the eyes."
+    )
+
+
+def _tell_own_error(report: Report, leaks: pd.DataFrame, own_error: pd.DataFrame) -> None:
+    """What the oracle reads into renders, beside what it reads into edits."""
+    beside = beside_renders(leaks, own_error) if len(own_error) else own_error
+    if not len(beside):
+        return
+    report.heading("The judge judged").text(
+        f"The oracle errs too. In renders of {PEOPLE} young women without glasses the eyes alone, the mouth alone "
+        "or the roll alone was moved by one deviation, as the finder reads it; all else is known to be as it was. "
+        "What the oracle reads into these is its own error, and a perfect edit would be told to drag it along:"
+    )
+    report.table(beside, f"Deviations per deviation, from {NOTABLE} on")
+
+
+def _tell_reach(report: Report, folder: Path, files: Files) -> list[Path]:
+    """How far a loop takes each face, drawn and listed in `folder`; returns the paths."""
+    from vectorfind.figures import draw_reach
+    from vectorfind.further import write_csv
+
+    reach, met = _read(files.judged("reach.csv")), _read(files.judged("intended.csv"))
+    drawn, listed, wishes = (folder / f"reach_{files.setting.name}{end}" for end in (".png", ".csv", "_wishes.csv"))
+    draw_reach(drawn, reach, met[met["walk"] == LETTER])
+    write_csv(listed, reach)
+    write_csv(wishes, met)
+    report.heading(f"The reach of {files.setting.name}").text(_reach(reach, met)).figure(
+        drawn,
+        "A line for each face: how far it can be taken; dots: the wishes, black met, red missed, where the "
+        f"loop follows the finder alone. Every number in `{listed.name}` and `{wishes.name}`",
+    )
+    return [drawn, listed, wishes]
 
 
 def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
