@@ -1,4 +1,4 @@
-"""Open the eyes, open the mouth, turn the head of any seed: a strip from the face as it is to the face as wished."""
+"""Open the eyes, open the mouth, tilt the head of any seed: a strip from the face as it is to the face as wished."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ApplyOptions(StageOptions):
     mouth: float = 0.0
     """How far to open (+) or close (-) the mouth."""
     pose: float = 0.0
-    """How far to turn the head."""
+    """How far to tilt the head (roll)."""
     frames: int = 5
     """Pictures in the strip; the first is the face as it is, the last has the full weights."""
     out: str = ""

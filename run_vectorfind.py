@@ -1,4 +1,4 @@
-"""Stage 6: find the directions that open the eyes, open the mouth and turn the head, and test them on unseen faces."""
+"""Stage 6: find the directions that open the eyes, open the mouth and tilt the head, and test them on unseen faces."""
 
 from __future__ import annotations
 

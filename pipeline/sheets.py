@@ -9,7 +9,8 @@ from pipeline.errors import PipelineError
 from pipeline.images import save_image
 
 BACKGROUND = 255
-LABEL_HEIGHT = 14
+LABEL_HEIGHT = 17
+BESIDE_GAP = 20
 
 
 def contact_sheet(images: np.ndarray, columns: int, gap: int = 2, labels: Sequence[str] | None = None) -> np.ndarray:
@@ -33,6 +34,17 @@ def contact_sheet(images: np.ndarray, columns: int, gap: int = 2, labels: Sequen
     if labels is not None:
         sheet = _labelled(sheet, labels, [(left, top + height) for top, left in corners])
     return sheet
+
+
+def side_by_side(sheets: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Join sheets uint8 [H, W, 3] of one height from left to right, each below its title, well apart."""
+    height, top = len(sheets[0]), LABEL_HEIGHT + 3
+    widths = [sheet.shape[1] for sheet in sheets]
+    lefts = [sum(widths[:k]) + BESIDE_GAP * k for k in range(len(sheets))]
+    joined = np.full((top + height, lefts[-1] + widths[-1], 3), BACKGROUND, dtype=np.uint8)
+    for sheet, left, width in zip(sheets, lefts, widths, strict=True):
+        joined[top:, left : left + width] = sheet
+    return _labelled(joined, titles, [(left + 1, 1) for left in lefts])
 
 
 def save_sheet(

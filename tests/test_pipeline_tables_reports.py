@@ -13,7 +13,7 @@ from pipeline.command import StageOptions, Summary, main, resolve_device, usable
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.report import Report, mean_interval, wilson_interval
-from pipeline.sheets import contact_sheet
+from pipeline.sheets import contact_sheet, side_by_side
 from pipeline.tables import read_table, write_table
 
 SCHEMA = pa.DataFrameSchema(
@@ -111,6 +111,15 @@ def test_a_sheet_lays_images_out_row_by_row():
     assert sheet.shape == (2 * 6 + 2, 3 * 8 + 2, 3)
     assert sheet[2, 2, 0] == 0 and sheet[2, 10, 0] == 10 and sheet[8, 2, 0] == 30 and sheet[8, 18, 0] == 255
     assert contact_sheet(images, 3, labels=list("abcde")).shape[0] > sheet.shape[0]
+
+
+def test_sheets_stand_side_by_side_under_their_titles():
+    left, right = np.zeros((30, 60, 3), np.uint8), np.full((30, 40, 3), 9, np.uint8)
+    joined = side_by_side([left, right], ["left", "right"])
+    above, between = joined[:-30], joined[-30:, 60:-40]
+    assert (joined[-30:, :60] == 0).all() and (joined[-30:, -40:] == 9).all()
+    assert (between == 255).all() and between.shape[1] >= 10
+    assert (above[:, :60] < 128).any() and (above[:, -40:] < 128).any()  # the titles are drawn
 
 
 def test_a_bar_stays_quiet_in_a_log(capsys):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.images import save_image
 from pipeline.plots import save_figure
-from pipeline.sheets import save_sheet
+from pipeline.sheets import contact_sheet, save_sheet, side_by_side
 from vectorfind.bench import Bench
 from vectorfind.editor import Editor
 from vectorfind.groups import Grouping
@@ -19,13 +20,14 @@ COLOURS = {"eyes": "#2a6f97", "mouth": "#c8553d", "pose": "#588157"}
 STRIP_LEVELS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
-def _panels(path: Path, draw: Callable, width: float = 3.6, height: float = 2.9) -> None:
+def _panels(path: Path, draw: Callable, width: float = 3.6, height: float = 2.9, shared: bool = False) -> None:
+    """A panel per edited property, filled by draw(axis, name); shared: on one y axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * len(EDITED), height), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, name in zip(figure.subplots(1, len(EDITED)), EDITED, strict=True):
+    for axis, name in zip(figure.subplots(1, len(EDITED), sharey=shared), EDITED, strict=True):
         draw(axis, name)
         axis.set_title(name)
         axis.spines[["top", "right"]].set_visible(False)
@@ -43,6 +45,7 @@ def draw_scores(path: Path, scores: np.ndarray, k_percent: float | None) -> None
             for cut in np.percentile(column, [k_percent, 100 - k_percent]):
                 axis.axvline(cut, color="black", linestyle=":", linewidth=1)
         axis.set_xlabel("score in the pool")
+        axis.set_ylabel("faces")
 
     _panels(path, draw)
 
@@ -55,12 +58,13 @@ def draw_corr(path: Path, result: pd.DataFrame, passes: dict[str, float]) -> Non
         axis.hist(corr, bins=np.linspace(min(0.0, corr.min() if len(corr) else 0.0), 1, 41), color=COLOURS[name])
         axis.axvline(passes[name], color="black", linewidth=1)
         axis.set_xlabel(f"corr (line: {passes[name]})")
+        axis.set_ylabel("faces")
 
     _panels(path, draw)
 
 
 def draw_curves(path: Path, grid: pd.DataFrame, score_sds: np.ndarray, diagonal: bool) -> None:
-    """Score against weight: a face's mean at each level less its own mean, in deviations; median and 10-90 % band.
+    """Score against weight: a face's mean at each level less its own mean, in deviations; median and 10-90 % bars.
 
     diagonal: draw what perfect calibration would give (weights are deviations).
     """
@@ -72,12 +76,13 @@ def draw_curves(path: Path, grid: pd.DataFrame, score_sds: np.ndarray, diagonal:
         levels = table.columns.to_numpy(float)
         axis.plot(levels, values[:40].T, color=COLOURS[name], alpha=0.12, linewidth=0.8)
         low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
-        axis.fill_between(levels, low, high, color=COLOURS[name], alpha=0.25, linewidth=0)
-        axis.plot(levels, middle, color=COLOURS[name], marker="o", markersize=3)
+        # Bars at the levels: between them nothing was measured.
+        reach = [middle - low, high - middle]
+        axis.errorbar(levels, middle, yerr=reach, color=COLOURS[name], marker="o", markersize=4, capsize=3)
         if diagonal:
             axis.plot(levels, levels - levels.mean(), color="black", linestyle=":", linewidth=1)
         axis.set_xlabel("weight")
-        axis.set_ylabel("change of score / deviation")
+        axis.set_ylabel("score less the face's mean, deviations")
 
     _panels(path, draw)
 
@@ -102,20 +107,20 @@ def draw_strips(
 def draw_duel(
     path: Path,
     bench: Bench,
-    rivals: list[tuple[Editor, Grouping]],
+    rivals: dict[str, tuple[Editor, Grouping]],
     seeds,
     levels=STRIP_LEVELS,
 ) -> None:
-    """One sheet: a row per property and face, and in it the levels of one editor after those of the other."""
-    rows, texts = [], []
-    for i, name in enumerate(EDITED):
-        sides = [_moved(bench, editor, grouping, seeds, i, levels) for editor, grouping in rivals]
-        for face in range(len(seeds)):
-            own = slice(face * len(levels), (face + 1) * len(levels))
-            for pictures, moved in sides:
-                rows.append(pictures[own])
-                texts += [f"{name} {text}" for text in moved[own]]
-    save_sheet(path, np.concatenate(rows), columns=len(rivals) * len(levels), labels=texts)
+    """A sheet of each editor beside that of the other, under its name: a row per property and face."""
+    sheets = []
+    for editor, grouping in rivals.values():
+        pictures, texts = [], []
+        for i, name in enumerate(EDITED):
+            moved, labels = _moved(bench, editor, grouping, seeds, i, levels)
+            pictures.append(moved)
+            texts += [f"{name} {label}" for label in labels]
+        sheets.append(contact_sheet(np.concatenate(pictures), len(levels), labels=texts))
+    save_image(path, side_by_side(sheets, list(rivals)))
 
 
 def _moved(bench: Bench, editor: Editor, grouping: Grouping, seeds, i: int, levels) -> tuple[np.ndarray, list[str]]:
@@ -135,6 +140,7 @@ def _moved(bench: Bench, editor: Editor, grouping: Grouping, seeds, i: int, leve
         scores.append(bench.scores(images)[:, column])
         pictures.append(np.asarray(to_uint8(images)))
     moved = (np.concatenate(scores) - np.repeat(base[:, column], len(levels))) / editor.score_sds[i]
+    moved = moved.round(1) + 0.0  # which makes 0 of -0
     texts = [f"{weight:+g}: {change:+.1f}" for weight, change in zip(amounts[:, i], moved, strict=True)]
     return np.concatenate(pictures), texts
 
@@ -143,18 +149,20 @@ def draw_lines(path: Path, lines: dict[str, pd.DataFrame], axis_name: str) -> No
     """Mean signed correlation with its interval against a column of a sweep, a line per setting."""
 
     def draw(axis, name):
-        for label, part in lines.items():
-            x, y = part[axis_name].to_numpy(float), part[f"{name}_corr"].to_numpy(float)
+        for k, (label, part) in enumerate(lines.items()):
+            # A little apart, or the bars of lines that agree hide each other.
+            apart = 1 + 0.03 * (k - (len(lines) - 1) / 2)
+            x, y = part[axis_name].to_numpy(float) * apart, part[f"{name}_corr"].to_numpy(float)
             low, high = part[f"{name}_low"].to_numpy(float), part[f"{name}_high"].to_numpy(float)
             axis.errorbar(x, y, yerr=np.abs([y - low, high - y]), marker="o", markersize=3, capsize=2, label=label)
         if axis_name == "samples":
             axis.set_xscale("log")
         axis.set_xlabel(axis_name)
         axis.set_ylabel("mean signed corr")
-        if name == EDITED[-1]:
-            axis.legend(fontsize=6, frameon=False)
+        if name == EDITED[0]:
+            axis.figure.legend(loc="outside upper center", ncols=min(3, len(lines)), fontsize=8, frameon=False)
 
-    _panels(path, draw)
+    _panels(path, draw, shared=True)
 
 
 def draw_reach(path: Path, reach: pd.DataFrame, met: pd.DataFrame) -> None:
@@ -171,7 +179,7 @@ def draw_reach(path: Path, reach: pd.DataFrame, met: pd.DataFrame) -> None:
         for kept, colour, size in ((own[own["met"]], "black", 1), (own[~own["met"]], "red", 9)):
             axis.scatter(place.reindex(kept["seed"]), kept["intended"], color=colour, s=size, zorder=2)
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_xlabel("faces")
+        axis.set_xlabel("faces, sorted by how far up they go")
         axis.set_ylabel("change of score / deviation")
 
     _panels(path, draw)
@@ -191,7 +199,8 @@ def draw_leakage(path: Path, tables: dict[str, pd.DataFrame]) -> None:
         for (row, column), value in np.ndenumerate(wide.to_numpy()):
             ink = "white" if abs(value) > 0.6 else "black"
             axis.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=ink)
-        axis.set_xticks(range(wide.shape[1]), [name.removeprefix("finder ") for name in wide.columns], rotation=40)
+        columns = [name.removeprefix("finder ") for name in wide.columns]
+        axis.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(wide.shape[0]), list(wide.index))
         axis.tick_params(labelsize=7)
         axis.set_title(method, fontsize=9)
@@ -199,23 +208,29 @@ def draw_leakage(path: Path, tables: dict[str, pd.DataFrame]) -> None:
 
 
 def draw_passes(path: Path, judged: pd.DataFrame) -> None:
-    """Share of faces that pass the bars of v8, a group of bars per method, a bar per grader, with intervals."""
+    """Share of faces that pass the bars of v8, a group of bars per method, a bar per grader, with intervals.
+
+    The method that the least favourable grader passes most often is on top.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shares = judged.drop_duplicates(["method", "grader"])
-    methods, graders = list(shares["method"].unique()), list(shares["grader"].unique())
-    figure = Figure(figsize=(1.6 + 1.1 * len(methods), 3.4), layout="constrained")
+    methods = list(shares.groupby("method")["pass_v8"].min().sort_values(kind="stable").index)
+    graders = list(shares["grader"].unique())
+    figure = Figure(figsize=(8, 1.2 + 0.45 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
+    thickness = 0.8 / len(graders)
     for k, grader in enumerate(graders):
         part = shares[shares["grader"] == grader].set_index("method").reindex(methods)
         middle = part["pass_v8"].to_numpy()
         reach = np.abs([middle - part["pass_v8_low"], part["pass_v8_high"] - middle])
-        place = np.arange(len(methods)) + (k - (len(graders) - 1) / 2) * 0.8 / len(graders)
-        axis.bar(place, middle, 0.8 / len(graders), yerr=reach, capsize=2, label=grader)
-    axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right", fontsize=7)
-    axis.set_ylabel("share that passes")
-    figure.legend(loc="outside upper center", ncols=len(graders), frameon=False, fontsize=7)
+        place = np.arange(len(methods)) - (k - (len(graders) - 1) / 2) * thickness
+        axis.barh(place, middle, thickness, xerr=reach, capsize=2, label=grader)
+    axis.set_yticks(range(len(methods)), methods, fontsize=8)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("share of faces that pass")
+    figure.legend(loc="outside upper center", ncols=len(graders), frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     save_figure(path, figure, dpi=110)

@@ -27,7 +27,7 @@ PUBLISHED = pd.DataFrame(
 )
 POSE_NOTE = (
     "`pose` is the published score: the slope of the line between the eye centroids, "
-    "so it rises as the head turns and tilts."
+    "so it rises as the head tilts (roll); that it also turns (yaw) is a side effect."
 )
 LEGEND = """
 `corr` is the signed Pearson correlation between the intended weight and the score over the 50 edits of a face,
@@ -82,11 +82,11 @@ def write_report(files: Files, found: Findings) -> None:
         "alone by -2 to +2 score deviations; under each picture the weight and by how many deviations the score really "
         "moved. " + POSE_NOTE
     )
-    captions = ("Opening the eyes", "Opening the mouth", "Turning the head")
+    captions = ("Opening the eyes", "Opening the mouth", "Tilting the head")
     for path, caption in zip(files.strips(), captions, strict=True):
         report.figure(path, caption)
     report.heading("How the test went")
-    curves = "Score against weight; line: median face, band: 10-90 %"
+    curves = "Score against weight; thin lines: faces, thick: their median, bars: 10-90 %"
     if setting.grid == "deviations":
         curves += ", dotted: perfect calibration"
     report.figure(files.figure("curves.png"), curves)

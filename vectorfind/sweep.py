@@ -144,8 +144,15 @@ def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> None:
 
     others = [name for name in KEY if name != axis_name]
     lines = {
-        " ".join(str(value) for value in key): part.sort_values(axis_name)
+        _line_name(dict(zip(others, key, strict=True))): part.sort_values(axis_name)
         for key, part in table.groupby(others)
         if part[axis_name].nunique() > 1
     }
     draw_lines(path, lines, axis_name)
+
+
+def _line_name(setting: dict) -> str:
+    """What stays the same along a line of a plot, as in `svm in w, 20 %, 16 groups`."""
+    count = f"{setting['samples']:,} samples" if "samples" in setting else f"{setting['k_percent']:g} %"
+    groups = "no groups" if setting["groups"] == "none" else f"{setting['groups']} groups"
+    return f"{setting['method']} in {setting['position']}, {count}, {groups}"
