@@ -214,15 +214,16 @@ def others(settings: list[Setting]) -> list[Setting]:
     return found
 
 
-def is_judged(stage: Stage, setting: Setting) -> bool:
-    """Whether this run holds a fresh judgement of a setting, side effects and all, on pool and faces of the stage."""
+def is_judged(stage: Stage, setting: Setting, effects: bool = True) -> bool:
+    """Whether this run holds a fresh judgement of a setting, on pool and faces of the stage.
+
+    effects: with its side effects, which are the same on every grid.
+    """
     inner = stage.with_setting(setting)
     if not is_fresh(inner.files.directions, **inner.direction_about())[0]:
         return False
-    return all(
-        is_fresh(inner.files.judged(name), **_about(inner, step))[0]
-        for step, name in (("judge", "judgement.csv"), ("effects", "side_effects.csv"))
-    )
+    wanted = [("judge", "judgement.csv")] + [("effects", "side_effects.csv")] * effects
+    return all(is_fresh(inner.files.judged(name), **_about(inner, step))[0] for step, name in wanted)
 
 
 def is_reached(stage: Stage, setting: Setting) -> bool:

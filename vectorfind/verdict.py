@@ -81,7 +81,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     strips = folder / "strips.jpg"
     settings = {files.setting.name: files.setting for files in done}
     editors = [stage.with_setting(settings[name]).open_directions() for name in rivals]
-    draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
+    draw_duel(strips, stage.bench, dict(zip(rivals, editors, strict=True)), stage.plan.test_seeds[:DUEL_FACES])
     report = Report("VectorFind: the verdict")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
@@ -135,7 +135,10 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
         "glasses), in deviations among the generator's faces: where hardly a face wears glasses, their deviation is "
         "little."
     )
-    report.figure(heat, "Leakage: deviations of each score (columns) per deviation of the intended one (rows)")
+    report.figure(
+        heat,
+        "Leakage: deviations of each score (finder), head and person (oracle) per deviation of the intended one (rows)",
+    )
     _tell_factors(report, moves)
     _tell_own_error(report, leaks[best], own_error)
     reached = [files for files in done if is_reached(stage, files.setting)]
@@ -192,7 +195,7 @@ def _within_reach(stage, setting: Setting) -> pd.DataFrame | None:
     from vectorfind.further import is_judged
 
     wish = replace(setting, grid="reachable")
-    if setting.grid != "deviations" or not is_judged(stage.with_setting(wish), wish):
+    if setting.grid != "deviations" or not is_judged(stage.with_setting(wish), wish, effects=False):
         return None
     return _read(Files(stage.files.run, wish).judged("judgement.csv"))
 
