@@ -91,9 +91,8 @@ def test_one_command_compares_methods_and_writes_the_verdict(further):
 
 
 def test_the_verdict_shows_the_other_grid_and_the_person_on_the_scale_of_all(further):
-    further(
-        "pool", "directions", "judge", method="closed_loop", grid="reachable"
-    )  # side effects do not hang on the grid
+    # No side effects: these are the same on every grid.
+    further("pool", "directions", "judge", method="closed_loop", grid="reachable")
     run = further("compare", methods=("svm", "closed_loop"))
     further("compare", methods=("closed_loop",), grid="reachable")
     lines = (run / "reports/vectorfind.md").read_text().splitlines()

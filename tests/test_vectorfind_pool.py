@@ -68,7 +68,6 @@ sample_pool(bench, Path(sys.argv[1]), plan, 160, progress)
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill so hard")
 def test_a_killed_pool_resumes_to_the_same_bytes(tmp_path):
     root = Path(__file__).resolve().parents[1]
     child = subprocess.run(

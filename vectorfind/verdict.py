@@ -80,8 +80,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     rivals = list(dict.fromkeys((reference, best)))
     strips = folder / "strips.jpg"
     settings = {files.setting.name: files.setting for files in done}
-    editors = [stage.with_setting(settings[name]).open_directions() for name in rivals]
-    draw_duel(strips, stage.bench, dict(zip(rivals, editors, strict=True)), stage.plan.test_seeds[:DUEL_FACES])
+    editors = {name: stage.with_setting(settings[name]).open_directions() for name in rivals}
+    draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
     report = Report("VectorFind: the verdict")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
