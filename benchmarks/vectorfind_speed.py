@@ -1,7 +1,8 @@
 """What VectorFind costs, side by side with the published way on the same networks: pool, directions, 50-image test.
 
 The published way draws sub-batches of four, writes every picture as JPEG, reads it back, scores it alone, and keeps the
-latents as lists of Python floats. Times are wall time of one process; the exponent is the slope of log time on log n.
+latents as lists of Python floats; its networks compute in float32. Times are wall time of one process; the exponent is
+the slope of log time on log n.
 """
 
 from __future__ import annotations
@@ -57,22 +58,30 @@ class Options:
     run: str = "runs/demo"
     generator: str = "v9"
     device: str = "auto"
-    batch: int = 10
+    batch: int = 50
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of this project's way; auto as in run_vectorfind.py."""
 
 
 def run(options: Options) -> None:
     """Print one table."""
     models = locate(Profile.load(options.profile), Run(options.run), options.generator)
-    bench = open_bench(models, options.device, options.batch)
-    published_pool(bench, range(SUB_BATCH))  # the first pictures pay for what is loaded only once
-    {"pool": time_pool, "directions": time_directions, "test": time_test}[options.what](bench, options)
+    for note in models.notes:
+        print(note)
+    bench = open_bench(models, options.device, options.batch, options.precision)
+    published = open_bench(models, options.device, SUB_BATCH, precision="float32")
+    published.generator.to(memory_format=torch.contiguous_format)
+    for each in (published, bench):
+        published_pool(each, range(SUB_BATCH))  # the first pictures pay for what is loaded only once
+    print(f"published way in float32, here in {bench.precision}, {bench.batch} at a time")
+    {"pool": time_pool, "directions": time_directions, "test": time_test}[options.what](bench, published, options)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
-def time_pool(bench: Bench, options: Options) -> None:
+def time_pool(bench: Bench, published: Bench, options: Options) -> None:
     """Sampling and scoring per image, and how it grows."""
     clock = time.perf_counter()
-    published_pool(bench, range(options.naive))
+    published_pool(published, range(options.naive))
     slow = (time.perf_counter() - clock) / options.naive
     seconds = []
     for size in options.sizes:
@@ -86,7 +95,7 @@ def time_pool(bench: Bench, options: Options) -> None:
     print(f"exponent: {exponent(options.sizes, seconds):.2f}")
 
 
-def time_directions(bench: Bench, options: Options) -> None:
+def time_directions(bench: Bench, published: Bench, options: Options) -> None:
     """Three properties in all groups: LinearSVC at published settings against the closed-form ridge, and its best form.
 
     The best form (ranks, conditional) is what obeys better than the SVM.
@@ -113,7 +122,7 @@ def time_directions(bench: Bench, options: Options) -> None:
         print(f"exponent of {name}: {exponent(options.sizes, seconds):.2f}")
 
 
-def time_test(bench: Bench, options: Options) -> None:
+def time_test(bench: Bench, published: Bench, options: Options) -> None:
     """The 50-image test, per face."""
     pool = Pool.open(options.pool)
     grouping = Grouping.at_medians("none", pool.scores)
@@ -126,7 +135,7 @@ def time_test(bench: Bench, options: Options) -> None:
         directions.edit(np.repeat(code[None], len(amounts), axis=0), ["all"] * len(amounts), amounts) for code in codes
     ]
     clock = time.perf_counter()
-    slow_scores = [published_scores(bench, edited, options.position) for edited in edits[:few]]
+    slow_scores = [published_scores(published, edited, options.position) for edited in edits[:few]]
     slow = (time.perf_counter() - clock) / few
     clock = time.perf_counter()
     fast_scores = [bench.measure(edited, options.position) for edited in edits]
@@ -134,7 +143,8 @@ def time_test(bench: Bench, options: Options) -> None:
     gap = np.abs(np.concatenate(slow_scores) - np.concatenate(fast_scores[:few])).mean(0)
     print(f"published way {slow:.2f} s a face, here {fast:.2f} s, {slow / fast:.1f} x")
     print(
-        "mean change of a score by the JPEG: " + ", ".join(f"{n} {g:.3f}" for n, g in zip(PROPERTIES, gap, strict=True))
+        "mean change of a score by JPEG and precision: "
+        + ", ".join(f"{n} {g:.3f}" for n, g in zip(PROPERTIES, gap, strict=True))
     )
 
 
@@ -163,7 +173,7 @@ def published_scores(bench: Bench, codes: np.ndarray, position: str) -> np.ndarr
             for k, picture in enumerate(pictures):
                 path = Path(folder) / f"{start + k:06d}.jpg"
                 Image.fromarray(picture).save(path, quality=95)
-                scores.append(bench.scores(from_uint8(read_image(path)[None]).to(bench.device))[0])
+                scores.append(bench.scores(from_uint8(read_image(path).copy()[None]).to(bench.device))[0])
     return np.stack(scores)
 
 

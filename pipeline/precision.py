@@ -1,4 +1,4 @@
-"""Half precision on a GPU, where a profile asks for it; a CPU always computes in float32."""
+"""Reduced precision: float16 on a GPU where a profile asks for it, bfloat16 on a CPU that has units for it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 def wants_half(profile: Profile) -> bool:
     """Return the profile's `half` (false unless it says so); PipelineError unless it is true or false."""
     return profile.read("half", bool, False)
+
+
+def has_matrix_units(device: torch.device) -> bool:
+    """Tell whether this is a CPU that multiplies matrices of bfloat16 in hardware (AMX)."""
+    import torch
+
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def half_precision(device: torch.device, wanted: bool) -> AbstractContextManager:

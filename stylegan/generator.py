@@ -52,8 +52,10 @@ class Noise(nn.Module):
         if randomize:
             noise = torch.randn_like(x[:, :1])
         if len(noise) == 1:
-            # One map for all images: noise and bias cost one addition.
-            return x + (noise * weight + bias).to(x.dtype)
+            # One map for all images: noise and bias cost one addition, a slow one where the layouts differ.
+            last = x.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            return x + (noise * weight + bias).to(x.dtype, memory_format=layout)
         return torch.addcmul(x + bias.to(x.dtype), noise.to(x.dtype), weight.to(x.dtype))
 
 

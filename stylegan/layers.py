@@ -10,6 +10,7 @@ from torch import nn
 
 SLOPE = 0.2
 NORM_EPS = 1e-8
+LARGE = 256  # pixels; up to here group norm is faster on channels one after another
 
 
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:
@@ -86,9 +87,16 @@ def conv_downsample(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -
 def instance_style(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """AdaIN (Karras et al. 2019, eq. 1): x [N, C, H, W] normalised per image and channel, * scale + shift [N, C].
 
-    Written as one group norm over N*C groups, whose affine part carries the style: one pass over the pixels.
+    Written as one group norm over N*C groups, whose affine part carries the style: one pass over the pixels. Large maps
+    that lie channels last stay so, in two passes.
     """
     n, c, h, w = x.shape
+    if h * w > LARGE and x.is_contiguous(memory_format=torch.channels_last):
+        # The style written out along a row, as broadcasting over few channels is slow.
+        rows = [
+            s.to(x.dtype)[:, None, None].expand(n, 1, w, c).contiguous().permute(0, 3, 1, 2) for s in (scale, shift)
+        ]
+        return torch.addcmul(rows[1], F.group_norm(x, c, eps=NORM_EPS), rows[0])
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32  # what group norm wants beside reduced x
     scale, shift = scale.to(exact).reshape(-1), shift.to(exact).reshape(-1)
     y = F.group_norm(x.reshape(1, n * c, h, w), n * c, scale, shift, NORM_EPS)

@@ -1,7 +1,9 @@
 """Tables with schemas, reports, sheets, the command line."""
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -146,6 +148,35 @@ def test_devices_resolve_or_are_refused_with_a_choice():
         with pytest.raises(PipelineError, match="--device"):
             resolve_device(name)
     assert usable_cores() >= 1
+
+
+KEEPS = """
+import ctypes
+from pipeline.command import reuse_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size = 64 << 20  # above what glibc keeps by default
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+def block():
+    address = libc.malloc(size)
+    libc.memset(address, 1, size)
+    libc.free(address)
+reuse_freed_memory()
+before = resident()
+block()
+print(int(resident() - before > size // 2))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="without glibc nothing is asked of it")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    kept = subprocess.run(
+        [sys.executable, "-c", KEEPS], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+    )
+    assert kept.stdout.strip() == "1"
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])

@@ -146,6 +146,19 @@ def test_reduced_precision_stays_close():
     assert float((reduced.float() - images_of(net, z)).pow(2).mean().sqrt() / images_of(net, z).std()) < 0.05
 
 
+def test_channels_last_gives_the_same_images_and_gradients():
+    net, last = tiny(32), tiny(32).to(memory_format=torch.channels_last)  # maps on both sides of `LARGE`
+    z = torch.randn(3, 16)
+    images, gradients = [], []
+    for each in (net, last):
+        w = each.encode(z, None, "w").detach().requires_grad_(True)
+        images.append(each.decode(w, "w"))
+        gradients.append(torch.autograd.grad(images[-1].square().sum(), w)[0])
+    assert images[1].is_contiguous(memory_format=torch.channels_last), "the fast path was not taken"
+    assert float((images[0] - images[1]).detach().abs().max()) < 1e-4
+    assert float((gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max()) < 1e-3
+
+
 @pytest.mark.parametrize("position", ["z", "w", "mapping_split1", "mapping_split2"])
 def test_decode_of_encode_is_the_whole_generator(position):
     net = tiny(label_size=3, label_dim=4, split=True, split_width=24)

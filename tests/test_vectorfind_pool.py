@@ -86,6 +86,20 @@ def test_a_killed_pool_resumes_to_the_same_bytes(tmp_path):
     assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "undisturbed")
 
 
+def test_a_pool_goes_on_in_the_precision_it_was_begun_in(tmp_path):
+    begun = make_bench()
+    begun.precision = "bfloat16"
+    sampled(tmp_path / "both", 40, begun)
+    going_on = make_bench()
+    sampled(tmp_path / "both", 80, going_on)
+    sampled(tmp_path / "one", 80, begun)
+    assert going_on.precision == "float32"
+    assert folder_bytes(tmp_path / "both") == folder_bytes(tmp_path / "one")
+    exact = sampled(tmp_path / "exact", 80).scores
+    gap = np.abs(sampled(tmp_path / "one", 80, begun).scores - exact)
+    assert 0 < gap.max() < 0.05 * exact.std()
+
+
 def test_a_pool_of_another_generator_is_replaced_not_mixed(tmp_path):
     sampled(tmp_path, 80, make_bench(seed=0))
     sampled(tmp_path, 40, make_bench(seed=1))

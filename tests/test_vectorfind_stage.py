@@ -43,7 +43,7 @@ def stage(tmp_path, tiny_profile, monkeypatch):
         weights[name].write_bytes(name.encode())
     opened = Opened()
 
-    def open_bench(files, device="cpu", batch=50):
+    def open_bench(files, device="cpu", batch=50, precision="auto"):
         opened.append(files)
         return make_bench(seed=int("other" in files.generator.read_text()), batch=batch)
 

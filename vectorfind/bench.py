@@ -17,10 +17,21 @@ class Bench:
 
     generator: `z_dim`, `encode(z, label, position)`, `decode(mid, position)`; a conditional one is fed zero labels, as
     fine-tuned generators were trained. scorer: `score_tensor(images) -> [N, 8]` or `score(images) -> DataFrame`.
-    generator_hash, scorer_hash: hex digests that go into the provenance of whatever is measured here.
+    generator_hash, scorer_hash: hex digests that go into the provenance of whatever is measured here. precision: of the
+    generator's convolutions when it draws, float32 or bfloat16; scores and gradients are always computed in float32.
     """
 
-    def __init__(self, generator, scorer, *, generator_hash: str, scorer_hash: str, device="cpu", batch: int = 50):
+    def __init__(
+        self,
+        generator,
+        scorer,
+        *,
+        generator_hash: str,
+        scorer_hash: str,
+        device="cpu",
+        batch: int = 50,
+        precision: str = "float32",
+    ):
         self.generator = generator.eval()
         if hasattr(self.generator, "requires_grad_"):
             # `jacobian` wants gradients of the codes only.
@@ -30,6 +41,10 @@ class Bench:
         self.scorer_hash = scorer_hash
         self.device = torch.device(device)
         self.batch = batch
+        self.precision = precision
+        if self.device.type == "cpu" and hasattr(self.generator, "to"):
+            # What convolutions want on a CPU; a GPU in float32 does not.
+            self.generator.to(memory_format=torch.channels_last)
 
     @property
     def positions(self) -> tuple[str, ...]:
@@ -56,8 +71,9 @@ class Bench:
 
     def images(self, codes: np.ndarray, position: str) -> torch.Tensor:
         """Images float32 [N, 3, R, R], about [-1, 1], of at most one batch of codes; they stay on the device."""
-        with torch.inference_mode():
-            return self.generator.decode(self._tensor(codes), position)
+        reduced = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            return self.generator.decode(self._tensor(codes), position).float()
 
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Scores float32 [N, 8] in the order of PROPERTIES; NaN where the scorer could not measure."""

@@ -68,10 +68,14 @@ def locate(profile: Profile, run: Run, generator: str = "v9", scorer: str = "") 
     return ModelFiles(path, score_path, notes)
 
 
-def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Bench:
-    """Load both; PipelineError when they are made for pictures of different size."""
+def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50, precision: str = "auto") -> Bench:
+    """Load both; PipelineError when they are made for pictures of different size.
+
+    precision: "float32", "bfloat16", or "auto", which is bfloat16 on a CPU that has units for it.
+    """
     from pipeline.artefacts import digest
     from pipeline.command import limit_threads, resolve_device
+    from pipeline.precision import has_matrix_units
     from property_score.property_cnn import CNNScorer
     from stylegan.checkpoint import generator_hash, load_generator
     from vectorfind.bench import Bench
@@ -86,8 +90,10 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50) -> Benc
             f"{shown(files.scorer)} reads {scorer.resolution} px: "
             "train a property CNN on this generator's pictures (run_property_cnn.py --train)"
         )
+    if precision == "auto":
+        precision = "bfloat16" if has_matrix_units(where) else "float32"
     hashes = {"generator_hash": generator_hash(generator), "scorer_hash": digest(files.scorer)}
-    return Bench(generator, scorer, device=where, batch=batch, **hashes)
+    return Bench(generator, scorer, device=where, batch=batch, precision=precision, **hashes)
 
 
 def open_identity(profile: Profile, method: str, device: str = "auto") -> Features | Looks | None:

@@ -25,7 +25,8 @@ class PoolPlan:
     """What makes two pools the same pool: equal plans give equal bytes, row by row.
 
     seed_start: row i is the face of seed `seed_start + i`. code: version of the code that samples. batch: rows decoded
-    together (the last bits of a float depend on it). shard_rows: rows per folder, the work that a kill can cost.
+    together (the last bits of a float depend on it). precision: that they are drawn in. shard_rows: rows per folder,
+    the work that a kill can cost.
     """
 
     generator_hash: str
@@ -35,6 +36,7 @@ class PoolPlan:
     code: str = ""
     dtype: str = "float32"
     batch: int = 50
+    precision: str = "float32"
     shard_rows: int = 250
 
     def row_bytes(self) -> int:
@@ -143,7 +145,15 @@ def plan_for(bench: Bench, positions, seed_start: int, **options) -> PoolPlan:
     """The plan of a pool of this bench; each position's width is measured on one sample."""
     z = bench.latents([seed_start])
     dims = {position: int(bench.encode(z, position).shape[1]) for position in dict.fromkeys(("z", *positions))}
-    return PoolPlan(bench.generator_hash, bench.scorer_hash, dims, seed_start, batch=bench.batch, **options)
+    return PoolPlan(
+        bench.generator_hash,
+        bench.scorer_hash,
+        dims,
+        seed_start,
+        batch=bench.batch,
+        precision=bench.precision,
+        **options,
+    )
 
 
 def read_plan(folder) -> PoolPlan | None:
@@ -192,14 +202,14 @@ def sample_pool(bench: Bench, folder, plan: PoolPlan, rows: int, progress=None) 
     """
     folder = Path(folder)
     present = read_plan(folder)
-    bench_batch = bench.batch
+    drawn = bench.batch, bench.precision
     if present is None or difference(present, plan):
         remove_pool(folder)
         write_json(folder / DESCRIPTION, asdict(plan))
     else:
         added = {name: dim for name, dim in plan.positions.items() if name not in present.positions}
         plan = replace(present, positions=present.positions | added)
-        bench.batch = plan.batch
+        bench.batch, bench.precision = plan.batch, plan.precision
         if added:
             _add_positions(bench, folder, plan, added)
     try:
@@ -211,7 +221,7 @@ def sample_pool(bench: Bench, folder, plan: PoolPlan, rows: int, progress=None) 
         for index in range(done, needed):
             _sample_shard(bench, folder, plan, index, progress)
     finally:
-        bench.batch = bench_batch
+        bench.batch, bench.precision = drawn
     return Pool.open(folder, rows)
 
 

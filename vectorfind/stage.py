@@ -129,7 +129,7 @@ class Stage:
     @property
     def bench(self):
         if self._bench is None:
-            self._bench = open_bench(self.plan.models, self.options.device, self.plan.batch)
+            self._bench = open_bench(self.plan.models, self.options.device, self.plan.batch, self.options.precision)
             position = self.files.setting.position
             if position not in self._bench.positions:
                 raise PipelineError(
