@@ -32,6 +32,8 @@ FURTHEST = 6.0
 class ApplyOptions(StageOptions):
     """Edit one face along the directions of a run; weights are standard deviations of the property's score."""
 
+    seed: int = 0
+    """Which face: the one that this seed makes."""
     z: str = ""
     """CSV of latents (`ohlora_z_vectors.csv`), from which --row is taken instead of the face of --seed."""
     row: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -12,14 +13,14 @@ from pipeline.command import StageOptions, main
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
-from vectorfind.further import take_further
+from vectorfind.further import FURTHER, check_further
+from vectorfind.groups import Grouping
 from vectorfind.models import locate
-from vectorfind.names import EDITED
+from vectorfind.names import EDITED, GRADERS, vector_file
 from vectorfind.setting import Files, Setting
 from vectorfind.stage import CODE, Plan, Stage
 
 STEPS = ("pool", "directions", "test", "report")
-FURTHER = ("judge", "effects", "reach", "select", "tsne", "compare", "sweep")
 # Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000 up to 10,000,000, so that they never meet, nor
 # those that trained bundled networks (from 10,000,000 on). The next --seed begins far beyond these.
 SEED_SPAN, POOL_START, TEST_START, TEST_STOP = 1_000_000_000, 1_000_000, 9_000_000, 10_000_000
@@ -41,7 +42,7 @@ class VectorFindOptions(StageOptions):
 
     steps: tyro.conf.Positional[
         tuple[
-            Literal[
+            Literal[  # STEPS, then FURTHER
                 "pool",
                 "directions",
                 "test",
@@ -128,9 +129,9 @@ def plan(options: VectorFindOptions) -> Plan:
     shape = (method, options.position, options.groups, options.conditional, options.grid)
     setting = Setting(*shape, options.mended, options.cuts)
     chosen = {
-        "rows": _positive(options.samples, profile, "pool", 8000, "-n"),
-        "faces": _positive(options.faces, profile, "faces", 100, "--faces"),
-        "batch": _positive(options.batch, profile, "batch", 50, "--batch"),
+        "rows": _at_least(2, options.samples, profile, "pool", 8000, "-n"),
+        "faces": _at_least(1, options.faces, profile, "faces", 100, "--faces"),
+        "batch": _at_least(1, options.batch, profile, "batch", 50, "--batch"),
     }
     k_percent = profile.read("vectorfind.k_percent", float, 20.0) if options.k_percent is None else options.k_percent
     if not 0 < k_percent <= 50:
@@ -144,7 +145,7 @@ def plan(options: VectorFindOptions) -> Plan:
             f"a pool of {chosen['rows']} and a test of {chosen['faces']} faces would share seeds: "
             f"at most {TEST_START - POOL_START} and {TEST_STOP - TEST_START}"
         )
-    return Plan(
+    settled = Plan(
         options,
         Files(run, setting),
         locate(profile, run, options.generator, options.scorer),
@@ -154,8 +155,13 @@ def plan(options: VectorFindOptions) -> Plan:
         pool_start=pool_start,
         test_seeds=range(test_start, test_start + chosen["faces"]),
         codes={step: code_version(*modules) for step, modules in CODE.items()},
-        graders=tuple(dict.fromkeys(("finder", *options.graders))),
+        graders=tuple(name for name in GRADERS if name == "finder" or name in options.graders),
+        precision=options.precision,
     )
+    check_further(settled)
+    if options.vectors:
+        _check_vectors(Path(options.vectors), setting)
+    return settled
 
 
 def run(options: VectorFindOptions) -> None:
@@ -165,19 +171,30 @@ def run(options: VectorFindOptions) -> None:
     for step in STEPS:
         if step in options.steps:
             getattr(stage, step)()
-    for step in FURTHER:
+    for step, take in FURTHER.items():
         if step in options.steps:
-            take_further(stage, step)
+            take(stage)
     for note in settled.models.notes:
         stage.summary.note(note)
     stage.summary.print()
 
 
-def _positive(given: int | None, profile: Profile, key: str, default: int, option: str) -> int:
-    number = profile.read(f"vectorfind.{key}", int, default, low=1) if given is None else given
-    if number < 1:
-        raise PipelineError(f"{option} {number}: give a number of at least 1")
+def _at_least(low: int, given: int | None, profile: Profile, key: str, default: int, option: str) -> int:
+    number = profile.read(f"vectorfind.{key}", int, default, low=low) if given is None else given
+    if number < low:
+        raise PipelineError(f"{option} {number}: give a number of at least {low}")
     return number
+
+
+def _check_vectors(folder: Path, setting: Setting) -> None:
+    groups = Grouping(setting.groups, ()).names
+    wanted = [vector_file(name, setting.position, group) for name in EDITED for group in groups]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise PipelineError(
+            f"--vectors {folder}: {len(missing)} of {len(wanted)} files are missing, the first is {missing[0]}; give a "
+            "folder with one for each property and group, or the --position and --groups that its files are of"
+        )
 
 
 def _passes(profile: Profile) -> dict[str, float]:

@@ -154,8 +154,9 @@ class Summary:
         self.unchanged.append((Path(path), why))
 
     def note(self, text: str) -> None:
-        """Note anything else that the user should know."""
-        self.notes.append(text)
+        """Note anything else that the user should know; the same only once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def print(self) -> None:
         """Print the summary to stdout."""

@@ -10,7 +10,7 @@ from pipeline.artefacts import read_json
 from pipeline.errors import PipelineError
 from vectorfind.calibration import LONGEST_STEP, calibrate
 from vectorfind.directions import DirectionSet, read_vectors, write_vector
-from vectorfind.finding import accuracy_table, find_directions
+from vectorfind.finding import accuracy_table, find_directions, find_networks
 from vectorfind.groups import PUBLISHED_CUTS, Grouping
 from vectorfind.methods import MethodOptions
 from vectorfind.names import EDITED, PROPERTIES
@@ -84,6 +84,25 @@ def test_svm_reports_its_held_out_accuracy_and_whether_it_converged(world):
     assert fits["converged"].dtype == bool
     table = accuracy_table(fits)
     assert list(table["property"]) == list(EDITED) and table["accuracy"].min() > 0.9
+    # Groups of which nothing was held out tell nothing, and those that share the pool's fit tell it once.
+    eyes = fits[fits["property"] == "eyes"].head(4).reset_index(drop=True)
+    eyes["accuracy"], eyes["held_out"] = [0.8, np.nan, 0.5, 0.5], [10, 0, 10, 10]
+    eyes["source"] = ["group", "group", "pooled", "pooled"]
+    table = accuracy_table(eyes)
+    assert table["accuracy"][0] == pytest.approx(0.65) and table["held_out"][0] == 20
+    assert accuracy_table(eyes.iloc[1:2])["accuracy"].isna().all()
+
+
+def test_a_score_that_never_varies_has_no_direction(world):
+    bench, pool = world
+    alike = pool.head(100)
+    alike._scores = np.array(alike.scores)
+    alike.scores[:, PROPERTIES.index("mouth")] = 0.5
+    grouping = Grouping.at_medians("none", alike.scores)
+    for method in ("svm", "gradient"):
+        find = find_directions if method == "svm" else find_networks
+        with pytest.raises(PipelineError, match="mouth score is the same for all of its 100 samples"):
+            find(bench, alike, grouping, Setting(method, groups="none"), MethodOptions())
 
 
 def test_a_solver_that_stops_early_is_recorded_not_hidden(world):

@@ -86,6 +86,16 @@ def test_exact_directions_score_one_everywhere():
     np.testing.assert_allclose(faces["mouth_range"], 3.6, atol=1e-2)
 
 
+def test_steps_that_were_not_measured_are_not_falling_ones():
+    test = edit_faces()
+    column, weights = PROPERTIES.index("mouth"), test.amounts[:, 1]
+    test.scores[0, weights == np.unique(weights)[1], column] = np.nan
+    test.scores[1, :, column] = np.nan
+    faces = per_face(test)
+    assert faces["mouth_monotone"][0] == 1 and np.isnan(faces["mouth_monotone"][1])
+    assert faces["mouth_monotone"][2:].eq(1).all()
+
+
 def test_reversed_directions_fail_though_their_absolute_correlation_is_one():
     result = result_table(edit_faces(exact_directions(make_bench(), sign=-1.0)), BARS["v8"])
     assert (result["passed"] == "X").all()

@@ -66,9 +66,9 @@ def test_the_loops_go_through_every_step(further, method):
     further("judge", method=method)
     assert (folder / "judgement.csv").stat().st_mtime_ns == before and not Summary.printed[-1].written
     further("compare", methods=(method,))
-    text = (run / "reports/vectorfind.md").read_text()
+    text = (run / "reports/vectorfind_ungrouped.md").read_text()
     assert f"## The reach of {method}_w_ungrouped" in text and "follows the finder alone: 100.0%" in text
-    drawn = run / f"reports/vectorfind/reach_{method}_w_ungrouped"
+    drawn = run / f"reports/vectorfind_ungrouped/reach_{method}_w_ungrouped"
     assert drawn.with_suffix(".png").stat().st_size > 0 and len(pd.read_csv(drawn.with_suffix(".csv"))) == 9
     with pytest.raises(PipelineError, match="use --method model_loop"):
         further("reach")
@@ -76,18 +76,18 @@ def test_the_loops_go_through_every_step(further, method):
 
 def test_one_command_compares_methods_and_writes_the_verdict(further):
     run = further("compare", methods=("svm", "ridge_mended_conditional", "closed_loop"))
-    text = (run / "reports/vectorfind.md").read_text()
+    text = (run / "reports/vectorfind_ungrouped.md").read_text()
     assert "Best by the 'finder' grader" in text and "closed_loop_w_ungrouped" in text
     for question in ("better-obeyed intention", "too many samples"):
         assert question in text
-    paired = pd.read_csv(run / "vectorfind/judgement/paired.csv")
+    paired = pd.read_csv(run / "vectorfind/judgement/paired_ungrouped.csv")
     assert set(paired["method"]) == {"ridge_mended_conditional_w_ungrouped", "closed_loop_w_ungrouped"}
     assert (paired["reference"] == "svm_w_ungrouped").all() and (paired["pairs"] == 3).all()
     # What was judged before stays in the verdict.
     further("compare", methods=("ridge",))
-    assert "closed_loop_w_ungrouped" in (run / "reports/vectorfind.md").read_text()
+    assert "closed_loop_w_ungrouped" in (run / "reports/vectorfind_ungrouped.md").read_text()
     for figure in ("leakage.png", "passes.png", "strips.jpg"):
-        assert (run / "reports/vectorfind" / figure).stat().st_size > 0
+        assert (run / "reports/vectorfind_ungrouped" / figure).stat().st_size > 0
 
 
 def test_the_verdict_shows_the_other_grid_and_the_person_on_the_scale_of_all(further):
@@ -95,10 +95,10 @@ def test_the_verdict_shows_the_other_grid_and_the_person_on_the_scale_of_all(fur
     further("pool", "directions", "judge", method="closed_loop", grid="reachable")
     run = further("compare", methods=("svm", "closed_loop"))
     further("compare", methods=("closed_loop",), grid="reachable")
-    lines = (run / "reports/vectorfind.md").read_text().splitlines()
+    lines = (run / "reports/vectorfind_ungrouped.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| asked |"))
     assert "| within reach |" in header and "| within reach |" not in (
-        (run / "reports/vectorfind_reachable_grid.md").read_text()
+        (run / "reports/vectorfind_ungrouped_reachable_grid.md").read_text()
     )
     reversed_row = next(line for line in lines if line.startswith("| reversed faces"))
     assert reversed_row.endswith("| 0.000 | met |")
@@ -164,7 +164,8 @@ def obeying(seeds, obeys: np.ndarray, most: np.ndarray, pixel: np.ndarray) -> tu
     faces = pd.DataFrame({"grader": "finder", "seed": seeds})
     for name in EDITED:
         faces[f"{name}_corr"], faces[f"{name}_most"] = obeys, most
-    return faces, pd.DataFrame({"seed": seeds, "matched": True, "pixel": pixel, "drift": pixel})
+    edits = {"seed": seeds, "property": "eyes", "asked": 1.0, "matched": True, "pixel": pixel, "drift": pixel}
+    return faces, pd.DataFrame(edits)
 
 
 def test_obedience_is_not_credited_for_what_a_face_could_not_do():
@@ -177,6 +178,11 @@ def test_obedience_is_not_credited_for_what_a_face_could_not_do():
     assert "Within a method: Yes" in obedience({"a": faces}, {"a": edits}, "a")
     faces, edits = obeying(np.arange(300), most + noise[0], most, 5 + 4 * noise[0] + noise[1])
     assert "No: it disturbs it more" in obedience({"a": faces}, {"a": edits}, "a")
+    # Faces that obey less lack one kind of edit, the one that changes more.
+    kinds = [edits.assign(property=name, pixel=pixel, drift=pixel) for name, pixel in (("eyes", 1.0), ("mouth", 9.0))]
+    kinds = pd.concat([kind.assign(pixel=kind["pixel"] + rng.normal(0, 0.01, 300)) for kind in kinds])
+    lacking = kinds[(kinds["property"] == "eyes") | kinds["seed"].isin(np.flatnonzero(noise[0] > 0))]
+    assert "That is not settled" in obedience({"a": faces}, {"a": lacking}, "a")
     # Four methods of which the better obeyed disturb more.
     some = {str(k): obeying(np.arange(300), most - 0.01 * k, most, 5 - k + noise[1]) for k in range(4)}
     text = obedience({k: pair[0] for k, pair in some.items()}, {k: pair[1] for k, pair in some.items()}, "0")
@@ -199,8 +205,14 @@ def test_a_sweep_goes_on_where_it_stopped(further):
         further("sweep", methods=("ridge",), sizes=(200,), groupings=("8",))
     assert len(pd.read_csv(run / "vectorfind/sweep/sweep.csv")) == 7
     further("compare", methods=("svm",))
-    verdict = (run / "reports/vectorfind.md").read_text()
+    verdict = (run / "reports/vectorfind_ungrouped.md").read_text()
     assert "from 100 to 200 samples" in verdict and "- 100 samples: corr" in verdict and "corr_samples.png" in verdict
+    # One that was measured otherwise is none of this verdict; of another number of faces, it is.
+    further("compare", methods=("svm",), faces=4)
+    assert "from 100 to 200 samples" in (run / "reports/vectorfind_ungrouped.md").read_text()
+    further("compare", methods=("svm", "svm"), precision="float32")
+    assert "Not measured in this run" in (run / "reports/vectorfind_ungrouped.md").read_text()
+    assert any("the sweep is left out of the verdict" in note for note in Summary.printed[-1].notes)
 
 
 def test_a_sweep_refuses_what_it_could_not_measure_before_the_first_row(further):
@@ -220,13 +232,51 @@ def test_a_sweep_refuses_what_it_could_not_measure_before_the_first_row(further)
             further("compare", **options)
 
 
+def test_what_cannot_be_done_is_told_before_a_face_is_sampled(further, tmp_path):
+    for steps, options, message in (
+        (("pool", "judge", "reach"), {}, "use --method model_loop"),
+        (("pool", "compare"), {"methods": ("svm", "model_loop"), "grid": "published"}, "leave it out of --methods"),
+        (("pool", "directions"), {"vectors": str(tmp_path)}, "3 of 3 files are missing, the first is eyes_change_w"),
+        (("pool",), {"samples": 1}, "-n 1: give a number of at least 2"),
+        (("pool", "sweep"), {"sizes": (1,)}, "give at least 2"),
+    ):
+        with pytest.raises(PipelineError, match=message):
+            further(*steps, **options)
+    assert not (tmp_path / "run/vectorfind").exists()
+
+
+def test_graders_judge_in_one_order_however_they_are_named(tmp_path, tiny_profile):
+    for name in ("generator", "scorer"):
+        (tmp_path / f"{name}.pth").write_bytes(b"x")
+    options = run_vectorfind.VectorFindOptions(
+        profile=str(tiny_profile),
+        run=str(tmp_path / "run"),
+        generator=str(tmp_path / "generator.pth"),
+        scorer=str(tmp_path / "scorer.pth"),
+        graders=("geometric", "second"),
+    )
+    assert run_vectorfind.plan(options).graders == ("finder", "second", "geometric")
+
+
+def test_a_conditional_mixture_goes_as_far_as_it_is_asked(further):
+    run = further("pool", "directions", "judge", method="mixed", conditional=True)
+    judged = pd.read_csv(run / "vectorfind/judgement/mixed_conditional_w_ungrouped/judgement.csv")
+    slopes = judged.set_index("property")["slope"]
+    assert abs(slopes["mouth"] - 1) < 0.05 and abs(slopes["pose"] - 1) < 0.05
+    # Its vectors are part of it: without them it is found again.
+    vectors = run / "vectorfind/property_score_vectors/mixed_conditional/directions_w_none_vectors.npz"
+    vectors.unlink()
+    further("directions", method="mixed", conditional=True)
+    assert vectors.is_file()
+
+
 def test_a_verdict_leaves_out_what_was_found_on_another_number_of_samples(further):
     run = further("pool", "directions", "judge", "effects", method="ridge", samples=150)
     further("compare", methods=("svm",))
-    assert "ridge_w_ungrouped" not in (run / "reports/vectorfind.md").read_text()
+    assert "ridge_w_ungrouped" not in (run / "reports/vectorfind_ungrouped.md").read_text()
     further("directions", "judge", "effects", method="ridge")
     further("compare", methods=("svm",))
-    assert "ridge_w_ungrouped" in (run / "reports/vectorfind.md").read_text()
+    assert "ridge_w_ungrouped" in (run / "reports/vectorfind_ungrouped.md").read_text()
 
 
 def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeypatch):
@@ -245,8 +295,11 @@ def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeyp
     rates = pd.read_csv(folder / "confirmed.csv")
     assert rates["grader"].tolist() == ["finder"] and rates["confirmed"].iloc[0] == len(groups)
     assert rates["noise"].iloc[0] > 0
+    (folder / "ohlora_z_vectors.csv").unlink()
+    further("select", method="closed_loop")
+    assert (read_vectors(folder / "ohlora_z_vectors.csv") == latents).all()
     further("compare", methods=("closed_loop",))
-    assert "Faces that closed_loop_w_ungrouped is kept for" in (run / "reports/vectorfind.md").read_text()
+    assert "Faces that closed_loop_w_ungrouped is kept for" in (run / "reports/vectorfind_ungrouped.md").read_text()
 
 
 def test_other_noise_is_lent_and_given_back(tiny_generator):

@@ -84,6 +84,10 @@ def test_the_bootstrap_interval_holds_the_mean_and_leaves_missing_values_out():
     assert mean == pytest.approx(values.mean()) and low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
     assert all(np.isnan(bootstrap(np.array([np.nan]))))
+    # Two values of a face are one observation: saying everything twice makes nothing surer.
+    faces = np.repeat(np.arange(400), 2)
+    assert bootstrap(np.repeat(values, 2), faces) == bootstrap(values)
+    assert bootstrap(np.array([1.0, np.nan, 2.0, 4.0]), np.array([0, 0, 1, 1]))[0] == 2
 
 
 def test_edits_are_matched_to_what_they_achieve_not_to_what_they_ask(world):

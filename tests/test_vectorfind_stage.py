@@ -1,5 +1,6 @@
 """Stage 6 on a run folder: all tables and figures there, run again nothing new, stopped anywhere the same tables."""
 
+import json
 import re
 from pathlib import Path
 
@@ -122,6 +123,17 @@ def test_stopped_between_or_inside_steps_it_ends_with_the_same_tables(stage, mon
         with pytest.raises(KeyboardInterrupt):
             stage("stopped")
     assert contents(stage("stopped")) == whole
+
+
+def test_a_pool_that_was_stopped_while_it_grew_keeps_its_samples(stage):
+    run = stage("run", "pool")
+    shards = {path: path.stat().st_mtime_ns for path in run.rglob("shard_*/*.npy")}
+    # As after a stop between a new position and the stamp.
+    plan = run / "vectorfind/pool/pool.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text())))
+    stage("run", "pool", samples=800)
+    assert shards.items() <= {path: path.stat().st_mtime_ns for path in run.rglob("shard_*/*.npy")}.items()
+    assert "of them were there" in Summary.printed[-1].written[-1][1]
 
 
 def test_a_lost_table_is_written_again_and_a_lost_vector_too(stage):

@@ -23,7 +23,7 @@ def test_the_verdict_of_the_demo_tells_what_oracle_renders_and_factors_say(tmp_p
             scorer=str(weights / "property_cnn.pth"),
         )
     )
-    text = (tmp_path / "run/reports/vectorfind.md").read_text()
+    text = (tmp_path / "run/reports/vectorfind_ungrouped.md").read_text()
     assert "Best by the 'second' grader" in text and "leak to a head or person, oracle" in text
     for way in (
         "in deviations of all faces",

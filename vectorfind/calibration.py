@@ -20,23 +20,23 @@ FIRST_FACES, SECOND_FACES = 4, 8
 
 @dataclass
 class Calibration:
-    """units [P, G, D] turned so that + raises, steps [P, G], flipped [P, G] (the samples had the sign wrong),
-    capped [P, G] (limited by LONGEST_STEP), effect [P, G]: score deviations that one first-guess step really moved."""
+    """units float32 [P, G, D] turned so that + raises, steps float32 [P, G] (latent units per score deviation), flipped
+    [P, G] (the samples had the sign wrong), capped [P, G] (limited by LONGEST_STEP)."""
 
     units: np.ndarray
     steps: np.ndarray
     flipped: np.ndarray
     capped: np.ndarray
-    effect: np.ndarray
 
 
 def calibrate(
     bench: Bench, codes, groups: np.ndarray, names, units: np.ndarray, properties, position: str, sds, progress=None
-):
+) -> Calibration:
     """Probe every direction at plus and minus a step on faces of its own group: a guess, then the guess corrected.
 
-    codes: the pool's codes at `position`; groups: their group names [n]; sds: score deviation per property [P].
-    Returns a Calibration. The probed faces are evenly spaced in the group, none picked by its score.
+    codes: the pool's [n, D] at `position` (array or ShardedArray); groups [n]: their group names; names: of the G
+    groups. units [P, G, D]: directions of unit length, of the P properties. sds [P]: score deviations, above 0.
+    progress: called with the faces probed. The probed faces are evenly spaced in the group, none picked by its score.
     """
     count, spread = units.shape[:2], _spread(codes, groups, names, units)
     targets = [PROPERTIES.index(name) for name in properties]
@@ -68,7 +68,7 @@ def calibrate(
     capped = steps >= LONGEST_STEP * spread * (1 - 1e-9)
     steps = np.minimum(steps, LONGEST_STEP * spread)
     assert steps.shape == count, f"{steps.shape} steps for {count} directions"
-    return Calibration(units, steps.astype(np.float32), flipped, capped, effect)
+    return Calibration(units, steps.astype(np.float32), flipped, capped)
 
 
 def probes(properties, names) -> int:

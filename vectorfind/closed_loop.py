@@ -53,11 +53,10 @@ class LoopOptions:
 
 @dataclass
 class Walk:
-    """Where the loop ended: codes [N, D], scores [N, 8], drift [N] (identity), length [N], steps [N], why [N]."""
+    """Where the loop ended: codes [N, D], scores [N, 8], length [N] (pool deviations), steps [N], why [N]."""
 
     codes: np.ndarray
     scores: np.ndarray
-    drift: np.ndarray
     length: np.ndarray
     steps: np.ndarray
     why: np.ndarray
@@ -158,9 +157,8 @@ class ClosedLoop:
         gap = np.abs((target - now)[:, EDITED_COLUMNS]).max(1)
         why[gap <= options.tolerance] = REACHED
         scores = now[:, : len(PROPERTIES)] * self.all_sds
-        drift = now[:, len(PROPERTIES)] if features is not None else np.full(count, np.nan)
         ends = codes + moved @ self.factor.T
-        return Walk(ends.astype(np.float32), scores, drift, np.linalg.norm(moved, axis=1), steps, why)
+        return Walk(ends.astype(np.float32), scores, np.linalg.norm(moved, axis=1), steps, why)
 
     def reach(self, codes: np.ndarray, wish: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
         """How far each property of each face can be taken alone, the others held.

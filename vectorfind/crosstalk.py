@@ -69,10 +69,10 @@ def crosstalk(bench, judge: Judge, sds: np.ndarray, people: int = PEOPLE, advanc
             looks = [_look(bench, judge, moved(factors, name, sign * step), sds, advance) for step in STEPS]
             achieved = np.stack([there[:, column] - scores[:, column] for there, _ in looks], 1)
             change = np.stack([there - read for _, there in looks], 1)
-            for own, others in zip(sign * achieved, change, strict=True):
+            for person, (own, others) in enumerate(zip(sign * achieved, change, strict=True)):
                 reached, along = _where_one_is_achieved(own, others)
                 matched = abs(reached - 1) <= MATCHED_WITHIN
-                rows.append({"property": name, "achieved": sign * reached, "matched": matched})
+                rows.append({"seed": person, "property": name, "achieved": sign * reached, "matched": matched})
                 changes.append(along)
     return leakage(Effects(pd.DataFrame(rows), np.stack(changes), list(ORACLE_ATTRIBUTES)))
 
@@ -112,16 +112,22 @@ def crosstalk_of(stage) -> pd.DataFrame:
     about = {
         "options": {
             "pool": identity(stage.files.pool),
+            "rows": stage.plan.rows,
             "people": PEOPLE,
             "resolution": stage.bench.generator.resolution,
         },
         "seed": FIRST_SEED,
         "inputs": {"scorer": stage.plan.models.scorer, **oracle_file(stage)},
         "code": code_version(
-            "vectorfind.crosstalk", "vectorfind.effects", "virtual_face.render", "virtual_face.population"
+            "vectorfind.crosstalk",
+            "vectorfind.effects",
+            "vectorfind.protocol",
+            "virtual_face.oracle",
+            "virtual_face.render",
+            "virtual_face.population",
         ),
     }
-    if is_fresh(path, **about)[0]:
+    if not stage.options.force and is_fresh(path, **about)[0]:
         return pd.read_csv(path)
     renders = PEOPLE * (1 + 2 * len(EDITED) * len(STEPS))
     with progress(renders, "what the oracle reads into renders") as bar:

@@ -155,17 +155,17 @@ def measure_effects(
 def leakage(effects: Effects) -> pd.DataFrame:
     """`leakage.csv`: a row per edited property and column, per achieved deviation, over the matched edits.
 
-    signed: mean change with its interval (what the direction drags along). size: mean of the absolute changes of single
-    faces. intended: whether the column is what the edit means.
+    signed: mean change over faces with its interval (what the direction drags along). size: mean of the absolute
+    changes. edits: how many could be measured, at most two of a face. intended: whether the column is what is meant.
     """
     rows = []
     for name in EDITED:
         mine = ((effects.edits["property"] == name) & effects.edits["matched"]).to_numpy()
-        achieved = effects.edits.loc[mine, "achieved"].to_numpy()
+        achieved, faces = (effects.edits.loc[mine, what].to_numpy() for what in ("achieved", "seed"))
         for k, column in enumerate(effects.columns):
             per_deviation = effects.changes[mine, k] / achieved
-            mean, low, high = bootstrap(per_deviation)
-            size, _, _ = bootstrap(np.abs(per_deviation))
+            mean, low, high = bootstrap(per_deviation, faces)
+            size, _, _ = bootstrap(np.abs(per_deviation), faces)
             word = column.split(" ")[-1]
             intended = word in MEANT[name] if " " not in column else word == name
             row = {"property": name, "column": column, "signed": mean, "low": low, "high": high, "size": size}
@@ -181,7 +181,9 @@ def cost(effects: Effects) -> pd.DataFrame:
         matched = part[part["matched"]]
         row = {"property": name, "edits": len(part), "matched": float(part["matched"].mean())}
         for what in ("drift", "pixel"):
-            row[what], row[f"{what}_low"], row[f"{what}_high"] = bootstrap(matched[what].to_numpy())
+            row[what], row[f"{what}_low"], row[f"{what}_high"] = bootstrap(
+                matched[what].to_numpy(), matched["seed"].to_numpy()
+            )
         rows.append(row)
     return pd.DataFrame(rows).round(DIGITS)
 

@@ -43,8 +43,8 @@ def per_face(test: Test) -> pd.DataFrame:
 
     `corr`: signed Pearson of weight and score over the grid; 0 when the score never moves, as nothing obeyed; NaN where
     fewer than FEWEST edits could be measured. `slope`: score deviations per deviation asked for (per unit of weight on
-    a raw grid), NaN where a fitted grid asks for none. `monotone`: share of rising steps between level means. `range`:
-    deviations from the lowest to the highest level.
+    a raw grid), NaN where a fitted grid asks for none. `monotone`: share of rising steps between neighbouring levels
+    that were both measured, NaN without any. `range`: deviations from the lowest to the highest level.
     """
     columns: dict[str, np.ndarray] = {"seed": test.seeds, "group_name": test.groups}
     for i, name in enumerate(EDITED):
@@ -54,7 +54,8 @@ def per_face(test: Test) -> pd.DataFrame:
         if test.asked is not None:
             _, columns[f"{name}_slope"] = _corr_and_slope(test.asked[:, :, i].astype(np.float64), score)
         means = pd.DataFrame(score.T).groupby(weight).mean().to_numpy().T  # NaN where no edit of a level was measured
-        columns[f"{name}_monotone"] = (np.diff(means, axis=1) > 0).mean(axis=1)
+        rises = np.diff(means, axis=1)
+        columns[f"{name}_monotone"] = pd.DataFrame(np.where(np.isnan(rises), np.nan, rises > 0)).mean(axis=1).to_numpy()
         columns[f"{name}_range"] = means[:, -1] - means[:, 0]
     return pd.DataFrame(columns)
 

@@ -17,6 +17,7 @@ from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
 COLOURS = {"eyes": "#2a6f97", "mouth": "#c8553d", "pose": "#588157"}
+DRAWN_FACES = 40  # one by one in the curves
 STRIP_LEVELS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
@@ -74,7 +75,7 @@ def draw_curves(path: Path, grid: pd.DataFrame, score_sds: np.ndarray, diagonal:
         values = table.to_numpy() / score_sds[EDITED.index(name)]
         values = values - values.mean(axis=1, keepdims=True)
         levels = table.columns.to_numpy(float)
-        axis.plot(levels, values[:40].T, color=COLOURS[name], alpha=0.12, linewidth=0.8)
+        axis.plot(levels, values[:DRAWN_FACES].T, color=COLOURS[name], alpha=0.12, linewidth=0.8)
         low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
         # Bars at the levels: between them nothing was measured.
         reach = [middle - low, high - middle]

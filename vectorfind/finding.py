@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.errors import PipelineError
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
 from vectorfind.directions import DirectionSet
@@ -47,7 +48,7 @@ def find_directions(
     groups, names = grouping.assign(scores), grouping.names
     fits = find_fits(codes, scores, groups, names, setting, options, progress)
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
-    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
+    sds = edited_deviations(pool)
     found = calibrate(bench, codes, groups, names, units, EDITED, setting.position, sds, progress)
     directions = DirectionSet(
         properties=EDITED,
@@ -82,6 +83,18 @@ def find_directions(
                 }
             )
     return directions, pd.DataFrame(rows).round(6)
+
+
+def edited_deviations(pool: Pool) -> np.ndarray:
+    """Deviations float64 [3] of the edited scores over the pool; PipelineError where one does not vary."""
+    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
+    for name, sd in zip(EDITED, sds, strict=True):
+        if not sd > 0:
+            raise PipelineError(
+                f"{pool.folder}: the {name} score is the same for all of its {len(pool)} samples, or was not measured: "
+                "use a scorer that tells faces apart (--scorer), or more samples (-n)"
+            )
+    return sds
 
 
 def find_editor(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, options: MethodOptions, identity):
@@ -170,7 +183,7 @@ def find_networks(
     mean, spread = np.zeros(inputs.shape[1], np.float32), np.ones(inputs.shape[1], np.float32)
     if training.standardised:
         mean, spread = _standardise(inputs)
-    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED], np.float32)
+    sds = edited_deviations(pool).astype(np.float32)
     nets, table = {}, []
     for name in EDITED if setting.method == "gradient" else EDITED[:1]:
         trained = train_net(inputs, pool.score(name)[rows], training, progress)
@@ -183,7 +196,7 @@ def find_networks(
     if setting.method == "mixed":
         plain = replace(setting, method="svm", conditional=False)
         vectors, more = find_directions(bench, pool, grouping, plain, options, progress)
-        more = more[more["property"] != EDITED[0]]
+        more = more[more["property"] != EDITED[0]].copy()
     about = provenance_of(bench, pool, setting, {**asdict(options), "training": asdict(training)})
     editor = NetworkEditor(
         setting.position,
@@ -201,11 +214,12 @@ def find_networks(
     )
     probed = np.linspace(0, len(rows) - 1, min(PROBED_FACES, len(rows))).astype(int)
     capped, flipped = editor.calibrate(bench, codes[rows[probed]], grouping.assign(pool.scores[rows[probed]]))
-    for row in table:
-        name = row["property"]
-        row |= {"step": editor.steps[name], "flipped": flipped[name], "capped": bool(capped[name])}
     fits = pd.DataFrame(table)
-    return editor, (fits if more is None else pd.concat([fits, more], ignore_index=True)).round(6)
+    fits = fits if more is None else pd.concat([fits, more], ignore_index=True)
+    for name in editor.calibrated:
+        told = {"step": editor.steps[name], "flipped": bool(flipped[name]), "capped": bool(capped[name])}
+        fits.loc[fits["property"] == name, list(told)] = list(told.values())
+    return editor, fits.astype({"flipped": bool, "capped": bool}).round(6)
 
 
 def _standardise(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -275,19 +289,25 @@ def read_person(bench: Bench, codes, position: str, looks) -> np.ndarray:
 
 
 def accuracy_table(fits: pd.DataFrame) -> pd.DataFrame:
-    """One row per property: accuracy pooled over the groups' hold-outs (as published), and counts of doubtful fits."""
+    """One row per property: accuracy over the groups' hold-outs (as published), and counts of doubtful fits.
+
+    NaN where nothing was held out. The fit to the whole pool that serves groups with too few faces counts once.
+    """
     rows = []
     for name, part in fits.groupby("property", sort=False):
-        weights = part["held_out"].where(part["held_out"] > 0, part["samples"])
+        pooled = part["source"] == "pooled"
+        told = pd.concat([part[~pooled], part[pooled].head(1)])
+        told = told[told["accuracy"].notna()]
+        weights = told["held_out"].where(told["held_out"] > 0, told["samples"])
         rows.append(
             {
                 "property": name,
-                "accuracy": float((part["accuracy"] * weights).sum() / max(weights.sum(), 1)),
-                "held_out": int(part["held_out"].sum()),
+                "accuracy": float((told["accuracy"] * weights).sum() / weights.sum()) if len(told) else float("nan"),
+                "held_out": int(told["held_out"].sum()),
                 "unconverged": int((~part["converged"]).sum()),
                 "flipped": int(part["flipped"].sum()),
                 "capped": int(part["capped"].sum()),
-                "pooled_groups": int((part["source"] == "pooled").sum()),
+                "pooled_groups": int(pooled.sum()),
             }
         )
     return pd.DataFrame(rows)

@@ -7,25 +7,58 @@ from itertools import product
 
 import pandas as pd
 
-from pipeline.artefacts import atomic, is_fresh, write_stamp
+from pipeline.artefacts import atomic, is_fresh, read_json, stamp_path, write_stamp
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from vectorfind.names import POSITIONS
 from vectorfind.setting import METHOD_NAMES, Files, Setting
-from vectorfind.stage import Stage
+from vectorfind.stage import Plan, Stage
 
 
-def take_further(stage: Stage, step: str) -> None:
-    """Do one of run_vectorfind.FURTHER on a stage."""
-    {
-        "judge": judge,
-        "effects": effects,
-        "reach": reach,
-        "select": select,
-        "tsne": tsne,
-        "compare": compare,
-        "sweep": sweep,
-    }[step](stage)
+def check_further(plan: Plan) -> None:
+    """PipelineError for a step that could not be taken, before the first is: some come after hours."""
+    options, setting = plan.options, plan.files.setting
+    if "reach" in options.steps and not setting.is_loop:
+        raise PipelineError(f"reach: {setting.method} has no end of its own; use --method model_loop")
+    if "compare" in options.steps:
+        compared(options)
+    if "sweep" in options.steps:
+        _check_sweep(plan)
+
+
+def compared(options) -> list[Setting]:
+    """The settings that compare judges: all of --methods at all of --positions; PipelineError for what cannot be."""
+    wishes = (
+        replace(setting, grid=options.grid)
+        for position in options.positions
+        for setting in named_settings(options, position, options.groups)
+    )
+    return list(dict.fromkeys(wishes))
+
+
+def swept(plan: Plan) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Numbers of samples, and shares at either end, of a sweep."""
+    return plan.options.sizes or (plan.rows,), plan.options.k_percents or (plan.k_percent,)
+
+
+def _check_sweep(plan: Plan) -> None:
+    options, (sizes, shares) = plan.options, swept(plan)
+    for position, groups in product(options.positions, options.groupings):
+        named_settings(options, position, groups)
+    for size in sizes:
+        if not 1 < size <= plan.rows:
+            raise PipelineError(
+                f"--sizes {size}: the pool has {plan.rows} samples; give at least 2 and at most that, or a larger -n"
+            )
+    for share in shares:
+        if not 0 < share <= 50:
+            raise PipelineError(
+                f"--k-percents {share:g}: the top and the bottom must not overlap; give more than 0, at most 50"
+            )
+    if options.grid != "deviations":
+        raise PipelineError(
+            f"--grid {options.grid}: a sweep is tested on the grid of deviations only; leave --grid out"
+        )
 
 
 def open_graders(stage: Stage) -> list:
@@ -37,8 +70,7 @@ def open_graders(stage: Stage) -> list:
     names = [name for name in stage.plan.graders if name != "finder"]
     scorers, notes = open_scorers(profile, stage.files.run, names, stage.options.device)
     for note in notes:
-        if note not in stage.summary.notes:
-            stage.summary.note(note)
+        stage.summary.note(note)
     pool = stage.open_pool()
     return measure_spreads(stage.bench, scorers, pool.codes("w"), "w", pool.scores)
 
@@ -107,8 +139,6 @@ def effects(stage: Stage) -> None:
 def reach(stage: Stage) -> None:
     """`reach.csv`: how far the closed loop can take each property of each face, and whether wishes inside are met."""
     files = stage.files
-    if not files.setting.is_loop:
-        raise PipelineError(f"reach: {files.setting.method} has no end of its own; use --method model_loop")
     path = files.judged("reach.csv")
     about = _reach_about(stage)
     if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):
@@ -134,10 +164,10 @@ def reach(stage: Stage) -> None:
 
 def select(stage: Stage) -> None:
     """Choose faces by the finder on one half of the noise, confirm them by every grader on the other; write them."""
-    from vectorfind.selection import choose, rates_of, write_selection
+    from vectorfind.selection import choose, rates_of, selected_files, write_selection
 
     path, about = rates_of(stage.files), _about(stage, "select")
-    if stage.is_kept("select", path, about, []):
+    if stage.is_kept("select", path, about, selected_files(stage.files)):
         return
     editor, grouping = stage.open_directions()
     chosen, rates = choose(stage, editor, grouping, open_graders(stage))
@@ -163,13 +193,7 @@ def tsne(stage: Stage) -> None:
 
 def compare(stage: Stage) -> None:
     """Every method at every position: directions, judgement, side effects; then the pairs and the verdict."""
-    options = stage.options
-    # All settings first: a wrong name must not be told after hours.
-    settings = [
-        replace(setting, grid=options.grid)
-        for position in options.positions
-        for setting in named_settings(options, position, options.groups)
-    ]
+    settings = compared(stage.options)
     stage.pool()
     done: list[Files] = []
     for setting in settings:
@@ -233,7 +257,7 @@ def is_reached(stage: Stage, setting: Setting) -> bool:
     if not setting.is_loop or not path.is_file():
         return False
     faces = pd.read_csv(path)["seed"].nunique()
-    return _told_if_stale(inner, "reach", *is_fresh(path, **_reach_about(inner, faces)))
+    return _told_if_stale(f"reach of {setting.name}", "reach", inner, *is_fresh(path, **_reach_about(inner, faces)))
 
 
 def is_selected(stage: Stage, setting: Setting) -> bool:
@@ -245,15 +269,14 @@ def is_selected(stage: Stage, setting: Setting) -> bool:
     if not path.is_file():
         return False
     faces = int(pd.read_csv(path)["tested"].iloc[0])
-    return _told_if_stale(inner, "select", *is_fresh(path, **_about(inner, "select", faces)))
+    return _told_if_stale(
+        f"select of {setting.name}", "select", inner, *is_fresh(path, **_about(inner, "select", faces))
+    )
 
 
-def _told_if_stale(stage: Stage, step: str, fresh: bool, reason: str) -> bool:
+def _told_if_stale(what: str, step: str, stage: Stage, fresh: bool, reason: str) -> bool:
     if not fresh:
-        stage.summary.note(
-            f"{step} of {stage.files.setting.name} is left out of the verdict ({reason}): run "
-            f"`run_vectorfind.py {step}` for it again"
-        )
+        stage.summary.note(f"{what} is left out of the verdict ({reason}): run `run_vectorfind.py {step}` for it again")
     return fresh
 
 
@@ -274,7 +297,7 @@ def write_csv(path, table: pd.DataFrame) -> None:
 
 def _reach_about(stage: Stage, faces: int | None = None) -> dict:
     """What `reach.csv` rests on."""
-    return stage.stamped("reach", _judged(stage, faces), stage.inputs(directions=stage.files.directions))
+    return stage.stamped("reach", _faces(stage, faces), stage.inputs(directions=stage.files.directions))
 
 
 def _about(stage: Stage, step: str, faces: int | None = None) -> dict:
@@ -296,19 +319,49 @@ def oracle_file(stage: Stage) -> dict:
     return {} if path is None or not (ROOT / str(path)).is_file() else {"oracle": ROOT / str(path)}
 
 
-def sweep_files(stage: Stage) -> dict:
-    """The files that a sweep rests on besides generator and scorer."""
+def sweep_about(stage: Stage, faces: int | None = None) -> dict:
+    """What the rows of `sweep.csv` rest on; faces: those of the stage's test by default."""
     from pipeline.profile import Profile
     from vectorfind.models import identity_files
+    from vectorfind.pool import identity
 
     profile = Profile.load(stage.options.profile)
-    return identity_files(profile, "closed_loop") | identity_files(profile, "model_loop") | oracle_file(stage)
+    loops = identity_files(profile, "closed_loop") | identity_files(profile, "model_loop")
+    wish = _faces(stage, faces) | {"cuts": stage.options.cuts, "pool": identity(stage.files.pool)}
+    return stage.stamped("sweep", wish, stage.inputs(**loops, **oracle_file(stage)))
+
+
+def is_swept(stage: Stage) -> bool:
+    """Whether this run holds a fresh sweep, of as many faces as it was made with; notes what is stale."""
+    from vectorfind.sweep import table_of
+
+    path = table_of(stage.files.run)
+    if not path.is_file():
+        return False
+    stamp = stamp_path(path)
+    faces = read_json(stamp)["options"].get("faces") if stamp.is_file() else None
+    return _told_if_stale("the sweep", "sweep", stage, *is_fresh(path, **sweep_about(stage, faces)))
 
 
 def _judged(stage: Stage, faces: int | None = None) -> dict:
+    return _faces(stage, faces) | {"grid": stage.files.setting.grid, "graders": list(stage.plan.graders)}
+
+
+def _faces(stage: Stage, faces: int | None = None) -> dict:
     return {
         "faces": stage.plan.faces if faces is None else int(faces),
         "first_seed": stage.plan.test_seeds.start,
-        "grid": stage.files.setting.grid,
-        "graders": list(stage.plan.graders),
+        "precision": stage.plan.precision,
     }
+
+
+# The steps by name, in the order in which they are taken.
+FURTHER = {
+    "judge": judge,
+    "effects": effects,
+    "reach": reach,
+    "select": select,
+    "tsne": tsne,
+    "compare": compare,
+    "sweep": sweep,
+}

@@ -16,10 +16,9 @@ from pipeline.profile import ROOT, Profile
 from pipeline.run import Run
 from vectorfind.bench import Bench, read_scores
 from vectorfind.grid import ends_of
-from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.names import EDITED, GRADERS, PROPERTIES
 
-FINDER, SECOND, GEOMETRIC = "finder", "second", "geometric"
-GRADERS = (FINDER, SECOND, GEOMETRIC)
+FINDER, SECOND, GEOMETRIC = GRADERS
 SPREAD_FACES = 1000
 
 

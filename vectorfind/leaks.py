@@ -59,6 +59,7 @@ def person_units(stage, latent_map) -> pd.DataFrame:
 
 
 def in_units_of_all(table: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
+    """A leakage table's `signed` in deviations of all faces instead of the persona's; units as of `person_units`."""
     return table.assign(signed=table["signed"] * table["column"].map(units["persona"] / units["all"]))
 
 

@@ -122,7 +122,7 @@ class ModelLoop(ClosedLoop):
         met = best.max(1) <= options.tolerance
         why[met] = np.where(_misses(wished, target, floors).max(1) <= options.tolerance, REACHED, ENDED)[met]
         ends = (codes + best_moved @ self.factor.T).astype(np.float32)
-        return Walk(ends, best_now * self.all_sds, np.full(len(codes), np.nan), lengths, steps, why)
+        return Walk(ends, best_now * self.all_sds, lengths, steps, why)
 
     def _plan(self, codes: np.ndarray, moved: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Where a walk through the model ends that begins `moved` [N, D] (pool deviations) from codes [N, D].

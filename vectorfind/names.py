@@ -1,13 +1,21 @@
 """The words of this folder: properties, those that are edited, and where in the generator a code can be read."""
 
+from pathlib import Path
+
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std", "hairstyle")
 EDITED = ("eyes", "mouth", "pose")
+GRADERS = ("finder", "second", "geometric")
 POSITIONS = ("z", "w", "mapping_split1", "mapping_split2")
 
 
 def vector_file(name: str, position: str, group: str) -> str:
     """The file name that the published project gives to one vector."""
     return f"{name}_change_{position}_vector_{group}.csv"
+
+
+def mixed_file(directions: Path) -> Path:
+    """Where `mixed` keeps the vectors of the properties that have no network."""
+    return directions.with_name(directions.stem + "_vectors.npz")
 
 
 def net_file(name: str, position: str, groups: str) -> str:

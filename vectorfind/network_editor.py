@@ -21,7 +21,7 @@ from vectorfind.bench import Bench
 from vectorfind.calibration import LONGEST_STEP
 from vectorfind.directions import DirectionSet, check_belongs
 from vectorfind.gradient_net import GradientNet
-from vectorfind.names import EDITED, PROPERTIES, net_file
+from vectorfind.names import EDITED, PROPERTIES, mixed_file, net_file
 
 PROBED_FACES = 24
 
@@ -32,8 +32,9 @@ class NetworkEditor:
 
     nets: property -> GradientNet in eval mode. mean, spread [D]: what a net's input is standardised by (0 and 1 when it
     takes raw codes; a dimension of spread 0 is dead and never moved). steps: property -> latent units per score
-    deviation. substeps: how often the gradient is taken along an edit. kept [K, D]: normals of scores that an edit
-    leaves alone besides the other edited ones; None leaves nothing alone. vectors: directions of the other properties.
+    deviation, of the nets; with `kept` of all, as a vector without what it shares with others needs another step.
+    substeps: how often the gradient is taken along an edit. kept [K, D]: normals of scores that an edit leaves alone
+    besides the other edited ones; None leaves nothing alone. vectors: directions of the other properties.
     """
 
     position: str
@@ -74,22 +75,27 @@ class NetworkEditor:
         """Latent units per score deviation, float32 [N, 3]."""
         columns = [
             np.full(count, self.steps[name], np.float32)
-            if name in self.nets
+            if name in self.calibrated
             else np.array([self.vectors.get(name, group).step for group in groups], np.float32)
             for name in EDITED
         ]
         return np.stack(columns, 1)
 
-    def calibrate(self, bench: Bench, codes: np.ndarray, groups) -> dict[str, bool]:
-        """Measure each net's sign and step on decoded faces (codes [n, D]) in two rounds.
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """The properties whose step is one of all faces, not of a vector."""
+        return tuple(self.nets) if self.kept is None else EDITED
 
-        Returns which steps were capped, and which nets point toward lower scores: those are followed backwards.
+    def calibrate(self, bench: Bench, codes: np.ndarray, groups) -> tuple[dict[str, bool], dict[str, bool]]:
+        """Measure sign and step of each calibrated property on decoded faces (codes [n, D]) in two rounds.
+
+        Returns by property which steps were capped, and which lead toward lower scores: those are followed backwards.
         """
         spread, capped, flipped = float(np.sqrt(codes.var(0).mean())), {}, {}
-        for name in self.nets:
+        for name in self.calibrated:
             row, column = EDITED.index(name), PROPERTIES.index(name)
             guess, toward = spread, 1.0
-            self.steps = {**dict.fromkeys(self.nets, 0.0), **self.steps, name: guess}
+            self.steps = {**dict.fromkeys(self.calibrated, 0.0), **self.steps, name: guess}
             for round_number in range(2):
                 self.steps[name] = toward * guess
                 moved = []
@@ -126,7 +132,7 @@ class NetworkEditor:
             "provenance": self.provenance,
         }
         if self.vectors is not None:
-            self.vectors.save(vectors_file(path))
+            self.vectors.save(mixed_file(path))
         text = np.array(json.dumps(about, default=plain))
         kept = np.zeros((0, len(self.mean)), np.float32) if self.kept is None else self.kept
         save_arrays(path, mean=self.mean, spread=self.spread, score_sds=self.score_sds, kept=kept, about=text)
@@ -155,16 +161,11 @@ class NetworkEditor:
             about["steps"],
             about["substeps"],
             arrays["kept"] if about["conditional"] else None,
-            DirectionSet.load(vectors_file(path), bench) if about["vectors"] else None,
+            DirectionSet.load(mixed_file(path), bench) if about["vectors"] else None,
             about["grouping"],
             tuple(about["cuts"]),
             about["provenance"],
         )
-
-
-def vectors_file(path: Path) -> Path:
-    """Where `mixed` keeps the vectors of the properties that have no network."""
-    return path.with_name(path.stem + "_vectors.npz")
 
 
 def gradient_units(net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:

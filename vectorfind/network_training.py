@@ -30,10 +30,9 @@ MENDED = TrainOptions(batch=128, decay=0.9, patience=5, most_epochs=60, standard
 
 @dataclass
 class Trained:
-    """A net in eval mode; mse and corr on the held-out tenth, epochs run, whether it stopped by itself."""
+    """A net in eval mode; corr on the held-out tenth, of how many samples; epochs run; whether it stopped by itself."""
 
     net: GradientNet
-    mse: float
     corr: float
     held_out: int
     epochs: int
@@ -81,7 +80,7 @@ def train_net(codes: np.ndarray, scores: np.ndarray, options: TrainOptions, prog
     with torch.no_grad():
         predicted = net(x[test])[:, 0].numpy()
     corr = float(np.corrcoef(predicted, scores[test])[0, 1]) if len(test) > 2 else float("nan")
-    return Trained(net, _mse(net, x, y, test), corr, len(test), epochs, since >= options.patience)
+    return Trained(net, corr, len(test), epochs, since >= options.patience)
 
 
 def _mse(net: GradientNet, x: torch.Tensor, y: torch.Tensor, rows: np.ndarray) -> float:

@@ -202,17 +202,18 @@ def sample_pool(bench: Bench, folder, plan: PoolPlan, rows: int, progress=None) 
     """
     folder = Path(folder)
     present = read_plan(folder)
-    drawn = bench.batch, bench.precision
+    added = {}
     if present is None or difference(present, plan):
         remove_pool(folder)
         write_json(folder / DESCRIPTION, asdict(plan))
     else:
         added = {name: dim for name, dim in plan.positions.items() if name not in present.positions}
         plan = replace(present, positions=present.positions | added)
-        bench.batch, bench.precision = plan.batch, plan.precision
+    drawn = bench.batch, bench.precision
+    bench.batch, bench.precision = plan.batch, plan.precision
+    try:
         if added:
             _add_positions(bench, folder, plan, added)
-    try:
         done = complete_shards(folder, plan)
         needed = -(-rows // plan.shard_rows)
         check_disk(folder, plan, (needed - done) * plan.shard_rows)

@@ -74,13 +74,18 @@ def score_codes(bench: Bench, codes: np.ndarray, position: str, graders: list[Gr
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): mean over faces and its 95 % percentile bootstrap interval (Efron 1979); NaN left out."""
+def bootstrap(values: np.ndarray, faces: np.ndarray | None = None) -> tuple[float, float, float]:
+    """(mean, low, high): mean over faces and its 95 % percentile bootstrap interval (Efron 1979); NaN left out.
+
+    values [n]. faces [n]: whose each value is, where a face has several: their mean is one observation.
+    """
     values = np.asarray(values, np.float64)
+    if faces is not None:
+        values = pd.Series(values).groupby(np.asarray(faces)).mean().to_numpy()
     values = values[np.isfinite(values)]
     if not len(values):
         return (float("nan"),) * 3
-    rng = np.random.default_rng([seed, len(values)])
+    rng = np.random.default_rng([0, len(values)])
     means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(values.mean()), float(low), float(high)

@@ -10,6 +10,7 @@ from pipeline.errors import PipelineError
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
 from vectorfind.directions import DirectionSet, read_vectors
+from vectorfind.finding import edited_deviations
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, vector_file
 from vectorfind.pool import Pool
@@ -36,7 +37,7 @@ def import_vectors(
                     "these vectors belong to another generator or position"
                 )
             units[i, j] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
+    sds = edited_deviations(pool)
     found = calibrate(
         bench, codes, grouping.assign(pool.scores), grouping.names, units, EDITED, position, sds, progress
     )

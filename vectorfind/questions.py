@@ -7,7 +7,6 @@ import pandas as pd
 
 from vectorfind.graders import FINDER
 from vectorfind.names import EDITED
-from vectorfind.sweep import read_sweep
 
 SURE = 0.05
 FEWEST = 4  # faces, and methods, from which on a rank correlation is told
@@ -21,8 +20,9 @@ def obedience(faces: dict[str, pd.DataFrame], edits: dict[str, pd.DataFrame], be
 
     faces: `judged_faces.csv`, edits: `matched_edits.csv`, by method. Within each method: rank correlation over faces of
     obedience (mean of the three correlations, finder) with the disturbance at one achieved deviation, with what the
-    face could have obeyed at most (a closed mouth cannot close) partialled out where that is known. Between methods: of
-    their means. A correlation is sure below SURE by Bonferroni's count of the tests.
+    face could have obeyed at most (a closed mouth cannot close) partialled out where that is known. A disturbance is
+    taken against the mean of its kind of edit (property and sign), as not every face has a matched edit of each.
+    Between methods: of their means. A correlation is sure below SURE by Bonferroni's count of the tests.
     """
     found, lines, means, is_held = [], [], [], True
     for name, table in faces.items():
@@ -31,7 +31,10 @@ def obedience(faces: dict[str, pd.DataFrame], edits: dict[str, pd.DataFrame], be
         about["most"] = own[[f"{prop}_most" for prop in EDITED]].mean(axis=1)
         if about["most"].isna().all():  # raw weights do not tell what can be reached
             about["most"], is_held = 1.0, False
-        matched = edits[name][edits[name]["matched"]].groupby("seed")[list(DISTURBANCES)].mean()
+        matched = edits[name][edits[name]["matched"]]
+        disturbed = matched[list(DISTURBANCES)]
+        kinds = disturbed.groupby([matched["property"], matched["asked"]]).transform("mean")
+        matched = (disturbed - kinds + disturbed.mean()).groupby(matched["seed"]).mean()
         both = matched.join(about, how="inner").dropna(subset=["obedience", "most"])
         if len(both) < FEWEST:
             lines.append((name, f"too few matched faces ({len(both)})"))
@@ -109,13 +112,11 @@ def _between(means: pd.DataFrame, best: str) -> list[str]:
     return [f"- Between {len(known)} methods, rank correlation of mean obedience with {', with '.join(told)}"]
 
 
-def many_samples(run) -> str:
-    """Question two, from the sweep's table where one was made: the largest number of samples against the smallest."""
+def many_samples(table: pd.DataFrame | None) -> str:
+    """Question two, from the table of a sweep, None without one: the largest number of samples against the smallest."""
     question = "**Does an SVM trained on too many samples make edits unnatural?** "
-    path = run.path("vectorfind", "sweep", "sweep.csv")
-    if not path.is_file():
+    if table is None:
         return question + "Not measured in this run: `run_vectorfind.py sweep --methods svm --sizes 1000 4000 …` does."
-    table = read_sweep(path)
     table = table[table["method"] == "svm"]
     # Sizes are compared with all else equal: where most of them were measured, among several at the published setting.
     same = {key: part.sort_values("samples") for key, part in table.groupby(["k_percent", "position", "groups"])}

@@ -9,11 +9,13 @@ import pandas as pd
 
 from pipeline.report import Report
 from vectorfind.directions import DirectionSet
+from vectorfind.figures import DRAWN_FACES
 from vectorfind.finding import accuracy_table
+from vectorfind.groups import LETTERS
 from vectorfind.methods import RANDOM_STATE
 from vectorfind.names import EDITED
 from vectorfind.pool import Pool
-from vectorfind.setting import Files
+from vectorfind.setting import Files, Setting
 
 # Oh-LoRA's own figures with LinearSVC on w, 16 groups, k 20 %, mean correlation over 100 latents, sign dropped.
 PUBLISHED = pd.DataFrame(
@@ -48,7 +50,6 @@ A space in which every score were an axis of w would make any method look perfec
 near 0, correlations above .95. The more a score depends on w in a curved way, and the more the gradients share,
 the harder the task.
 """
-GROUP_CAPTION = "Groups (letters: hair colour, hair length, background, hairstyle; h at or above the median, l below)"
 
 
 @dataclass
@@ -86,18 +87,21 @@ def write_report(files: Files, found: Findings) -> None:
     for path, caption in zip(files.strips(), captions, strict=True):
         report.figure(path, caption)
     report.heading("How the test went")
-    curves = "Score against weight; thin lines: faces, thick: their median, bars: 10-90 %"
+    curves = f"Score against weight; thin lines: the first {DRAWN_FACES} faces, thick: median of all, bars: 10-90 %"
     if setting.grid == "deviations":
         curves += ", dotted: perfect calibration"
     report.figure(files.figure("curves.png"), curves)
     report.figure(files.figure("corr.png"), "Signed correlation of each face")
-    report.heading("The directions").text(_how(setting, about, about.get("options", {})))
+    report.heading("The directions").text(_how(files, about, about.get("options", {})))
     if found.fits is not None:
         report.table(accuracy_table(found.fits), "Fit and calibration").text(FIT_LEGEND)
     if setting.is_vector and found.fits is not None:
-        report.table(_by_group(found), GROUP_CAPTION)
+        report.table(_by_group(found), _group_caption(setting))
     report.heading("The pool")
-    report.figure(files.figure("scores.png"), "Scores of the pool; dotted: where the extremes begin")
+    report.figure(
+        files.figure("scores.png"),
+        f"Scores of the pool{'; dotted: where the extremes begin' * (setting.method == 'svm')}",
+    )
     report.heading("Is the latent space honest?")
     corr = found.summary.set_index("property")["corr"]
     space = found.space.copy()
@@ -147,7 +151,14 @@ def _readable(summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _how(setting, about: dict, options: dict) -> str:
+def _group_caption(setting: Setting) -> str:
+    letters = ", ".join(name.replace("_", " ") for name in LETTERS[setting.groups])
+    cut = "the median" if setting.cuts == "medians" else f"the cut of {setting.cuts}"
+    return f"Groups (letters: {letters}; h at or above {cut}, l below)" if letters else "All faces in one group"
+
+
+def _how(files: Files, about: dict, options: dict) -> str:
+    setting = files.setting
     where = f"Pool: {about['pool_rows']} samples from seed {about['pool_seed_start']}, groups: {setting.groups}."
     hashes = f"Generator `{about['generator_hash'][:16]}`, scorer `{about['scorer_hash'][:16]}`."
     if setting.method == "imported":
@@ -199,7 +210,7 @@ def _how(setting, about: dict, options: dict) -> str:
     return (
         f"{how}{conditional}. {where} Directions are unit vectors, + raises the property. Sign and step length are "
         f"measured, not read off the samples{calibration}. {hashes} "
-        "The files lie in `vectorfind/property_score_vectors/`."
+        f"The files lie in `{files.run.relative(files.vectors)}/`."
     )
 
 

@@ -212,6 +212,8 @@ def _below_floor(inputs: np.ndarray, values: np.ndarray, floors: np.ndarray) -> 
 def _floor(values: np.ndarray) -> float:
     """Upper edge of the heap at the low end of values, NO_FLOOR where there is none."""
     values = values[np.isfinite(values)]
+    if not len(values):
+        return NO_FLOOR
     edge = float(np.percentile(values, 1)) + FLOOR_WIDTH
     return edge if (values <= edge).mean() >= FLOOR_SHARE else NO_FLOOR
 

@@ -131,6 +131,12 @@ def rates_of(files: Files) -> Path:
     return files.run.path("vectorfind", "selection", files.setting.name, "confirmed.csv")
 
 
+def selected_files(files: Files) -> list[Path]:
+    """Where `select` leaves the latents of the kept faces, their groups, and what there is to know of them."""
+    names = ("ohlora_z_vectors.csv", f"ohlora_{files.setting.position}_group_names.csv", "final_OhLoRA_info.md")
+    return [rates_of(files).with_name(name) for name in names]
+
+
 def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataFrame) -> list[Path]:
     """`ohlora_z_vectors.csv`, `ohlora_{position}_group_names.csv`, rates, sheets, `final_OhLoRA_info.md`: paths.
 
@@ -144,7 +150,7 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
         rates.to_csv(temporary, index=False, lineterminator="\n")
     final = chosen[chosen["confirmed"]].reset_index(drop=True)
     z = stage.bench.latents(final["seed"]) if len(final) else np.zeros((0, stage.bench.generator.z_dim), np.float32)
-    latents, groups = folder / "ohlora_z_vectors.csv", folder / f"ohlora_{editor.position}_group_names.csv"
+    latents, groups, info = selected_files(stage.files)
     with atomic(latents) as temporary:
         pd.DataFrame(z).to_csv(temporary, float_format="%.9g", lineterminator="\n")
     with atomic(groups) as temporary:
@@ -163,4 +169,4 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
         for name, sheet in zip(EDITED, sheets, strict=True):
             report.figure(sheet, f"{name}, -2 to +2 deviations")
         written += sheets
-    return [*written, report.write(folder / "final_OhLoRA_info.md")]
+    return [*written, report.write(info)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.run import Run
 from vectorfind.groups import LETTERS, Grouping
-from vectorfind.names import EDITED, POSITIONS, net_file, vector_file
+from vectorfind.names import EDITED, POSITIONS, mixed_file, net_file, vector_file
 
 VECTOR_METHODS = ("svm", "ridge")
 METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop", "model_loop")
@@ -96,10 +96,18 @@ class Setting:
     @property
     def name(self) -> str:
         """Name in reports: `svm_w`, `ridge_w`, `svm_w_8`, `ridge_conditional_w_published_grid`."""
-        parts = [self._method, self.position]
-        parts += [] if self.groups == "16" else [{"8": "8", "none": "ungrouped"}[self.groups]]
-        parts += [] if self.grid == "deviations" else [f"{self.grid}_grid"]
-        return "_".join(parts)
+        return "_".join([self._method, self.position, *self._groups_and_grid])
+
+    @property
+    def suffix(self) -> str:
+        """What a verdict on such settings is told apart by: "" for 16 groups at medians and the grid of deviations."""
+        cuts = [] if self.cuts == "medians" else [f"cuts_{self.cuts}"]
+        return "".join(f"_{part}" for part in [*cuts, *self._groups_and_grid])
+
+    @property
+    def _groups_and_grid(self) -> list[str]:
+        groups = [] if self.groups == "16" else [{"8": "8", "none": "ungrouped"}[self.groups]]
+        return groups + ([] if self.grid == "deviations" else [f"{self.grid}_grid"])
 
     @property
     def _method(self) -> str:
@@ -149,6 +157,7 @@ class Files:
             nets = [net_file(name, self.setting.position, self.setting.groups) for name in edited]
             left = [name for name in EDITED if name not in edited] if self.setting.vectors_as_found else []
             vectors = [self.vector(name, group) for name in left for group in names]
+            vectors += [mixed_file(self.directions)] if self.setting.method == "mixed" else []
             return [self.fits, self.grouping, *(self.vectors / net for net in nets), *vectors]
         if self.setting.method == "imported":
             return [self.grouping, *(self.vector(name, group) for name in EDITED for group in names)]

@@ -28,7 +28,23 @@ _EDITING = (
     "vectorfind.network_editor",
     "vectorfind.gradient_net",
 )
-_TESTING = ("vectorfind.protocol", "vectorfind.graders", "vectorfind.evaluate", "vectorfind.grid")
+# What reads a picture by parser and geometry.
+_PARSING = (
+    "property_score.scorer",
+    "property_score.measure",
+    "property_score.algorithm_v1",
+    "property_score.algorithm_v2",
+    "property_score.facemaps",
+    "property_score.hair_texture",
+    "property_score.hairstyle",
+    "property_score.normalisation",
+    "segmentation.parser",
+    "segmentation.parsenet",
+    "segmentation.classes",
+    "segmentation.face_crop",
+)
+_GRADING = ("vectorfind.graders", "property_score.second_grader", *_PARSING)
+_TESTING = ("vectorfind.protocol", "vectorfind.evaluate", "vectorfind.grid", *_GRADING)
 CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
     "directions": (
@@ -41,6 +57,7 @@ CODE = {
         "vectorfind.mended",
         "vectorfind.calibration",
         "vectorfind.network_training",
+        *_PARSING,
         *_EDITING,
         *_MODELS,
     ),
@@ -48,7 +65,7 @@ CODE = {
     "judge": (*_TESTING, *_EDITING, *_MODELS),
     "reach": ("vectorfind.reach", *_EDITING, *_MODELS),
     "select": ("vectorfind.selection", *_TESTING, *_EDITING, *_MODELS),
-    "effects": ("vectorfind.effects", "vectorfind.protocol", "vectorfind.graders", *_EDITING, *_MODELS),
+    "effects": ("vectorfind.effects", "virtual_face.oracle", "vectorfind.protocol", *_GRADING, *_EDITING, *_MODELS),
     # All that a row of a sweep goes through.
     "sweep": (
         "vectorfind.sweep",
@@ -61,6 +78,7 @@ CODE = {
         "vectorfind.calibration",
         "vectorfind.network_training",
         "vectorfind.effects",
+        "virtual_face.oracle",
         *_TESTING,
         *_EDITING,
         *_MODELS,
@@ -92,6 +110,7 @@ class Plan:
     test_seeds: range
     codes: dict[str, str]
     graders: tuple[str, ...] = ("finder",)
+    precision: str = "float32"
 
     def pool_options(self) -> dict:
         return {"seed_start": self.pool_start, "dtype": self.options.pool_dtype}
@@ -101,7 +120,7 @@ class Plan:
         fields = {
             name: getattr(setting, name) for name in ("method", "position", "groups", "conditional", "mended", "cuts")
         }
-        return {"samples": self.rows, "k_percent": self.k_percent, **fields}
+        return {"samples": self.rows, "k_percent": self.k_percent, "precision": self.precision, **fields}
 
     def test_options(self) -> dict:
         return {
@@ -109,6 +128,7 @@ class Plan:
             "first_seed": self.test_seeds.start,
             "grid": self.files.setting.grid,
             "passes": self.passes,
+            "precision": self.precision,
         }
 
 
@@ -119,6 +139,7 @@ class Stage:
         self.plan, self.files, self.options = settled, settled.files, settled.options
         self.summary = Summary(f"6 directions ({self.files.setting.name})")
         self._bench = None
+        self.is_forced = self.options.force
 
     def with_setting(self, setting) -> Stage:
         """A stage of another method or position in the same run, with the same models and summary."""
@@ -129,7 +150,7 @@ class Stage:
     @property
     def bench(self):
         if self._bench is None:
-            self._bench = open_bench(self.plan.models, self.options.device, self.plan.batch, self.options.precision)
+            self._bench = open_bench(self.plan.models, self.options.device, self.plan.batch, self.plan.precision)
             position = self.files.setting.position
             if position not in self._bench.positions:
                 raise PipelineError(
@@ -159,11 +180,15 @@ class Stage:
         positions = tuple(dict.fromkeys(("z", "w", position, *self.options.positions, *alone)))
         lacks_position = present is not None and not set(positions) <= set(present.positions)
         complete = complete_shards(folder, present) * present.shard_rows if present else 0
-        if fresh and complete >= rows and not lacks_position and not self.options.force:
+        # Once in a run of the script, though several steps may ask for a pool.
+        force, self.is_forced = self.is_forced, False
+        if fresh and complete >= rows and not lacks_position and not force:
             self.summary.kept(folder, f"{complete} samples, {rows} asked for")
             return
-        if self.options.force or (not fresh and reason not in ("missing", "no stamp beside it")):
-            self.summary.note(f"the pool is sampled anew: {'--force' if self.options.force else reason}")
+        # A run that was stopped while it added a position or rows had written its plan, not yet its stamp.
+        unstamped = ("missing", "no stamp beside it", "changed since it was written")
+        if force or (not fresh and reason not in unstamped):
+            self.summary.note(f"the pool is sampled anew: {'--force' if force else reason}")
             remove_pool(folder)
             complete = 0
         details = {"dtype": self.options.pool_dtype, "code": self.plan.codes["pool"]}
@@ -356,7 +381,8 @@ class Stage:
         result = read_table(tables["test_result"], RESULT)
         pool = self.open_pool()
         directions, grouping = self.open_directions()
-        draw_scores(figures[0], pool.scores, self.plan.k_percent if files.setting.method == "svm" else None)
+        extremes = directions.provenance["options"]["k_percent"] if files.setting.method == "svm" else None
+        draw_scores(figures[0], pool.scores, extremes)
         draw_corr(figures[1], result, self.plan.passes)
         draw_curves(
             figures[2],

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artefacts import atomic, is_fresh, write_stamp
-from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
@@ -29,26 +28,24 @@ EFFECT_FACES = 50
 
 def run_sweep(stage) -> list[Path]:
     """Measure every combination that is not in `sweep.csv` yet; write the table, the plots and the report."""
-    from vectorfind.further import open_judge, sweep_files
+    from vectorfind.further import open_judge, sweep_about, swept
 
     options, plan = stage.options, stage.plan
-    sizes, shares = options.sizes or (plan.rows,), options.k_percents or (plan.k_percent,)
-    check_wishes(options, plan.rows, sizes, shares)
-    folder = stage.files.run.path("vectorfind", "sweep")
-    path = folder / "sweep.csv"
-    wish = {"faces": plan.faces, "first_seed": plan.test_seeds.start, "cuts": options.cuts}
-    about = stage.stamped("sweep", wish, stage.inputs(**sweep_files(stage)))
+    sizes, shares = swept(plan)
+    path = table_of(stage.files.run)
+    about = sweep_about(stage)
     fresh, reason = is_fresh(path, **about)
     is_kept = fresh and not options.force
     if path.is_file() and not is_kept:
         stage.summary.note(f"all rows of the sweep again: {'--force' if options.force else reason}")
     table = read_sweep(path) if is_kept else pd.DataFrame(columns=KEY)
-    wishes = [
+    # One row for what is named twice.
+    wishes = dict.fromkeys(
         (n, k, position, method, groups)
         for method, position, groups, n in product(options.methods, options.positions, options.groupings, sizes)
         # Only the SVM looks at extremes.
         for k in (shares if method.startswith(("svm", "mixed")) else (plan.k_percent,))
-    ]
+    )
     finder, oracle = [finder_of(stage.bench, stage.open_pool().scores)], open_judge(stage)
     there = set(table[KEY].itertuples(index=False, name=None))
     with progress(len(wishes), "sweep") as bar:
@@ -61,7 +58,7 @@ def run_sweep(stage) -> list[Path]:
                 write_stamp(path, command="run_vectorfind.py sweep", rows=len(table), **about)
             bar.update(1)
     for axis_name in AXES:
-        _plot(folder, table, axis_name)
+        _plot(path.parent, table, axis_name)
     figures = sweep_figures(stage.files.run)
     report = Report("VectorFind: sweep").text(
         f"Each row: directions from the first samples of one pool, tested on the same {plan.faces} faces by the scorer "
@@ -71,26 +68,6 @@ def run_sweep(stage) -> list[Path]:
     for figure in figures:
         report.figure(figure, f"Mean signed correlation against {figure.stem.removeprefix('corr_')}")
     return [path, *figures, report.write(stage.files.run.path("reports", "vectorfind_sweep.md"))]
-
-
-def check_wishes(options, rows: int, sizes, shares) -> None:
-    """PipelineError for a row that could not be measured, before the first is."""
-    from vectorfind.further import named_settings
-
-    for position, groups in product(options.positions, options.groupings):
-        named_settings(options, position, groups)
-    for size in sizes:
-        if not 0 < size <= rows:
-            raise PipelineError(f"--sizes {size}: the pool has {rows} samples; give at most that, or a larger -n")
-    for share in shares:
-        if not 0 < share <= 50:
-            raise PipelineError(
-                f"--k-percents {share:g}: the top and the bottom must not overlap; give more than 0, at most 50"
-            )
-    if options.grid != "deviations":
-        raise PipelineError(
-            f"--grid {options.grid}: a sweep is tested on the grid of deviations only; leave --grid out"
-        )
 
 
 def _measure(stage, finder, oracle, samples: int, k_percent: float, position: str, method: str, groups: str) -> dict:
@@ -121,6 +98,11 @@ def _measure(stage, finder, oracle, samples: int, k_percent: float, position: st
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} | {
         "seconds": round(seconds, 2)
     }
+
+
+def table_of(run: Run) -> Path:
+    """Where a sweep of this run lies."""
+    return run.path("vectorfind", "sweep", "sweep.csv")
 
 
 def read_sweep(path: Path) -> pd.DataFrame:

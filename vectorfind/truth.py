@@ -108,7 +108,7 @@ def summary(moves: pd.DataFrame) -> pd.DataFrame:
     for name in EDITED:
         part = moves[(moves["property"] == name) & moves["matched"]]
         others = [factor for factor in FACTORS if factor != MEANT[name]]
-        mean, low, high = bootstrap(part[MEANT[name]].to_numpy())
+        mean, low, high = bootstrap(part[MEANT[name]].to_numpy(), part["seed"].to_numpy())
         lengths = np.sqrt((part[others] ** 2).sum(axis=1))
         means = part[others].mean()
         most = means.loc[means.abs().sort_values(ascending=False).index[:3]]
@@ -163,7 +163,7 @@ def moves_of(stage, latent_map) -> pd.DataFrame:
             "vectorfind.truth", "virtual_face.latent_map", "virtual_face.population", *CODE["effects"]
         ),
     }
-    if not is_fresh(path, **about)[0]:
+    if stage.options.force or not is_fresh(path, **about)[0]:
         editor, grouping = stage.open_directions()
         with progress(2 * len(EDITED) * len(seeds), "factors behind edits") as bar:
             write_csv(path, factor_moves(stage.bench, editor, grouping, latent_map, seeds, bar.update))

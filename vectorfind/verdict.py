@@ -20,7 +20,7 @@ from vectorfind.questions import many_samples, obedience
 from vectorfind.reach import LETTER, MET_WITHIN, SHARES, met_shares
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
-from vectorfind.sweep import sweep_figures
+from vectorfind.sweep import read_sweep, sweep_figures, table_of
 from vectorfind.targets import LEAK_ASKED, against_reference, person_leak_otherwise, strictest, targets
 from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
 
@@ -56,7 +56,7 @@ GRIDS_MEAN = {
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
     from vectorfind.figures import draw_duel, draw_leakage, draw_passes
-    from vectorfind.further import is_reached, is_selected, write_csv
+    from vectorfind.further import is_reached, is_selected, is_swept, write_csv
 
     run = stage.files.run
     names = [files.setting.name for files in done]
@@ -68,7 +68,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     reference = _reference([files.setting for files in done])
     paired = compare(faces, reference)
     grid = stage.files.setting.grid
-    suffix = "" if grid == "deviations" else f"_{grid}_grid"
+    suffix = stage.files.setting.suffix
     folder = run.path("reports", f"vectorfind{suffix}")
     tables = {"judgement": judged, "paired": paired}
     for name, table in tables.items():
@@ -151,8 +151,9 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
                 "deviations of the edited scores. Of the published hand-kept cases 9 of 22 passed again."
             )
     report.heading("The two open questions")
-    report.text(obedience(faces, edits, best)).text(many_samples(run))
-    for figure in sweep_figures(run):
+    swept = is_swept(stage)
+    report.text(obedience(faces, edits, best)).text(many_samples(read_sweep(table_of(run)) if swept else None))
+    for figure in sweep_figures(run) if swept else ():
         axis = figure.stem.removeprefix("corr_")
         report.figure(figure, f"Mean signed correlation against {axis}, from the sweep (finder, grid of deviations)")
     return [
