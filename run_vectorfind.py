@@ -116,8 +116,9 @@ class VectorFindOptions(StageOptions):
     pool_dtype: Literal["float32", "float16"] = "float32"
     """How the codes of the pool are stored."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the pictures that are drawn; auto: bfloat16 on a CPU with matrix units (AMX), a third of a grey level off and
-    twice as fast, else float32. A pool goes on in the one that it was begun in; scores are computed in float32."""
+    """Of the pictures that are drawn; auto: bfloat16 on a CPU that computes in it (AMX, AVX512-BF16), a third of a grey
+    level off and up to twice as fast, else float32. A pool goes on in the one that it was begun in; scores are computed
+    in float32."""
     batch: int | None = None
     """Images at a time; by default what the profile says."""
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from pipeline.command import main, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.precision import has_fast_bfloat16
 from stylegan.checkpoint import load_discriminator, load_generator
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
@@ -28,7 +29,7 @@ from stylegan_modified.carry import conditional_generator, labelled_discriminato
 from stylegan_modified.faces import Faces
 from stylegan_modified.sampler import Sampler
 from stylegan_modified.settings import Rates
-from stylegan_modified.trainer import Trainer, has_fast_bfloat16
+from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import VERSIONS, train_critic
 
 EXAMPLES = """

@@ -1,4 +1,4 @@
-"""Reduced precision: float16 on a GPU where a profile asks for it, bfloat16 on a CPU that has units for it."""
+"""Reduced precision: float16 on a GPU where a profile asks for it, bfloat16 where it is fast."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ def wants_half(profile: Profile) -> bool:
     return profile.read("half", bool, False)
 
 
-def has_matrix_units(device: torch.device) -> bool:
-    """Tell whether this is a CPU that multiplies matrices of bfloat16 in hardware (AMX)."""
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Tell whether convolutions in bfloat16 are faster than in float32: on a GPU, a CPU with AVX512-BF16 or AMX."""
     import torch
 
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(probe() for probe in probes if probe)
 
 
 def half_precision(device: torch.device, wanted: bool) -> AbstractContextManager:

@@ -15,6 +15,7 @@ from cnn.settings import FilterSettings
 from pipeline.artefacts import digest, read_json, save_weights, stamp_path, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
+from pipeline.precision import has_fast_bfloat16
 from pipeline.profile import shown
 from pipeline.report import wilson_interval
 from pipeline.tables import write_table
@@ -40,7 +41,7 @@ from stylegan_modified.sampler import Sampler
 from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.terms import OUTPUTS, GenderTerm, LabelTerm, Term
-from stylegan_modified.trainer import Trainer, has_fast_bfloat16
+from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import Version
 from virtual_face.oracle import load_oracle
 

@@ -12,6 +12,7 @@ import torch
 from pipeline.artefacts import digest, read_json, read_weights, save_weights, stamp_path, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
+from pipeline.precision import has_fast_bfloat16
 from pipeline.profile import shown
 from pipeline.tables import read_table, write_table
 from stylegan.checkpoint import generator_hash, load_discriminator, load_generator, read_models
@@ -30,7 +31,7 @@ from stylegan_modified.report import Side, write_report
 from stylegan_modified.rung import LOG, SAMPLES, Files, Rhythm, joined, train_rung
 from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
-from stylegan_modified.trainer import Trainer, has_fast_bfloat16
+from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import VERSIONS
 
 # Latents of this stage alone: not those of stage 1, whose filtered images are the training faces.

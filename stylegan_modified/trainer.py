@@ -406,11 +406,3 @@ def auroc(positive: list[float] | np.ndarray, negative: list[float] | np.ndarray
     ranks = rankdata(np.concatenate([positive, negative]))
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def has_fast_bfloat16(device: torch.device | str) -> bool:
-    """Tell whether convolutions in bfloat16 are faster than in float32 here."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(probe() for probe in probes if probe)

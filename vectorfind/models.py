@@ -71,11 +71,11 @@ def locate(profile: Profile, run: Run, generator: str = "v9", scorer: str = "") 
 def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50, precision: str = "auto") -> Bench:
     """Load both; PipelineError when they are made for pictures of different size.
 
-    precision: "float32", "bfloat16", or "auto", which is bfloat16 on a CPU that has units for it.
+    precision: "float32", "bfloat16", or "auto", which is bfloat16 on a CPU that is fast in it.
     """
     from pipeline.artefacts import digest
     from pipeline.command import limit_threads, resolve_device
-    from pipeline.precision import has_matrix_units
+    from pipeline.precision import has_fast_bfloat16
     from property_score.property_cnn import CNNScorer
     from stylegan.checkpoint import generator_hash, load_generator
     from vectorfind.bench import Bench
@@ -91,7 +91,7 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50, precisi
             "train a property CNN on this generator's pictures (run_property_cnn.py --train)"
         )
     if precision == "auto":
-        precision = "bfloat16" if has_matrix_units(where) else "float32"
+        precision = "bfloat16" if where.type == "cpu" and has_fast_bfloat16(where) else "float32"
     hashes = {"generator_hash": generator_hash(generator), "scorer_hash": digest(files.scorer)}
     return Bench(generator, scorer, device=where, batch=batch, precision=precision, **hashes)
 
