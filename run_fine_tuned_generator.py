@@ -8,21 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artefacts import code_version, is_fresh, read_json, save_image, stamp_path, write_stamp
+from pipeline.artefacts import (
+    code_version,
+    is_fresh,
+    read_json,
+    save_image,
+    stamp_path,
+    write_json,
+    write_stamp,
+)
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
 from pipeline.seeds import format_seeds, parse_seeds
 from pipeline.sheets import contact_sheet
+from pipeline.whole import is_leftover
 from stylegan_modified.climb_plan import find_generator
-from stylegan_modified.versions import OBEYED, version_of
+from stylegan_modified.versions import EXPERIMENTS, OBEYED, obeyed_columns, version_of
 
 EXAMPLES = """
 python run_fine_tuned_generator.py --version v1 --eyes 1.5 --mouth -1 --seeds 0-11
 python run_fine_tuned_generator.py --version v5 --experiment 3 --pose 2 --seeds 3,5,8
 python run_fine_tuned_generator.py --version v3 --seeds 7 --around 0.3 --count 20
 """
+COMMAND = "run_fine_tuned_generator.py"
 CODE = ("run_fine_tuned_generator", "stylegan", "stylegan_modified.sampler", "stylegan_modified.truncation")
 COLUMNS = 10
 
@@ -39,8 +49,8 @@ class Options(StageOptions):
     """v1, v2, v3, v4, v5, v8 or v9; or the path of a generator file."""
     published: bool = False
     """Take the rung that was trained as published."""
-    experiment: int = 3
-    """Which experiment of v5."""
+    experiment: int | None = None
+    """Which experiment of v5; the third unless given."""
     eyes: float = 0.0
     """Label: 0 as usual, more is wider open."""
     mouth: float = 0.0
@@ -80,13 +90,20 @@ def plan(options: Options) -> Plan:
     for flag, value in (("--count", options.count), ("--batch", options.batch)):
         if value < 1:
             raise PipelineError(f"{flag} {value}: at least 1")
+    if options.count > 1 and not options.around:
+        raise PipelineError(f"--count {options.count}: without --around all faces of a seed are the same; give both")
+    if options.experiment is not None and options.version != "v5":
+        raise PipelineError(f"--experiment {options.experiment} belongs to v5, not to {options.version}")
     if options.version.endswith(".pth"):
         path = Path(options.version)
-        tag, psi = path.stem, options.psi
+        if options.published:
+            raise PipelineError(f"--published chooses among versions; {shown(path)} is a file and says it by itself")
         if not path.is_file():
             raise PipelineError(f"--version {shown(path)}: there is no such file")
+        known = _provenance(path).get("psi")
+        tag, psi = path.stem, known if options.psi is None else options.psi
     else:
-        name = f"v5_{options.experiment}" if options.version == "v5" else options.version
+        name = f"v5_{options.experiment or max(EXPERIMENTS)}" if options.version == "v5" else options.version
         version = version_of(name, options.published)
         tag, psi = version.tag, version.psi if options.psi is None else options.psi
         path = find_generator(profile, run, tag)
@@ -110,16 +127,42 @@ def run(options: Options) -> None:
         summary.kept(work.folder)
         summary.print()
         return
+    _check_folder(work)
     images = _faces(options, work)
-    for old in work.folder.glob("[0-9]*.jpg"):
-        old.unlink()
+    _clear_folder(work, len(images))
     for number, image in enumerate(images):
         save_image(work.folder / f"{number:06d}.jpg", image)
     sheet = work.folder / "contact_sheet.png"
     save_image(sheet, contact_sheet(images, columns=COLUMNS))
-    write_stamp(work.folder, command="run_fine_tuned_generator.py", rows=len(images), **work.stamp)
+    write_stamp(work.folder, command=COMMAND, rows=len(images), **work.stamp)
     summary.wrote(work.folder, f"{len(images)} faces")
     summary.print()
+
+
+def _own(work: Plan) -> set[str]:
+    """Names of the pictures in the folder that this command wrote, as the record beside it tells."""
+    record = read_json(stamp_path(work.folder)) if stamp_path(work.folder).is_file() else {}
+    rows = record.get("rows") or 0 if record.get("command") == COMMAND else 0
+    return {f"{number:06d}.jpg" for number in range(rows)}
+
+
+def _check_folder(work: Plan) -> None:
+    """PipelineError if the folder holds pictures of somebody else, which are not to be lost among these."""
+    pictures = {path.name for path in work.folder.glob("*.jpg") if not is_leftover(path)}
+    strangers = sorted(pictures - _own(work))
+    if strangers:
+        raise PipelineError(
+            f"{work.folder} holds {len(strangers)} pictures that this command did not write, the first is "
+            f"{strangers[0]}; give an empty folder with --out, or move them away"
+        )
+
+
+def _clear_folder(work: Plan, count: int) -> None:
+    """Delete the pictures of an earlier call; first the record names all that may be there if this one is killed."""
+    own = _own(work)
+    write_json(stamp_path(work.folder), {"command": COMMAND, "rows": max(len(own), count)})
+    for name in own:
+        (work.folder / name).unlink(missing_ok=True)
 
 
 def _faces(options: Options, work: Plan) -> np.ndarray:
@@ -140,21 +183,28 @@ def _faces(options: Options, work: Plan) -> np.ndarray:
         print(f"note: {work.tag} was fed zero labels while training, it does not know what they mean", flush=True)
     z = torch.from_numpy(latents_from_seeds(work.seeds, generator.z_dim)).repeat_interleave(options.count, 0)
     if options.around:
-        moves = torch.randn(z.shape, generator=torch.Generator().manual_seed(options.seed)) * options.around
-        moves[:: options.count] = 0.0  # the first of each seed is the latent itself
-        z = z + moves
+        # A stream for each seed, so that its faces are the same in any company.
+        streams = [np.random.default_rng([options.seed, seed]) for seed in work.seeds]
+        moves = np.stack([stream.standard_normal((options.count, generator.z_dim)) for stream in streams])
+        moves[:, 0] = 0.0  # the first of each seed is the latent itself
+        z = z + options.around * torch.from_numpy(moves.astype(np.float32)).flatten(0, 1)
     label = None
     if generator.label_size:
         label = torch.zeros(len(z), generator.label_size)
-        label[:, [0, 1, 2] if generator.label_size == 3 else [0, 3, 4]] = torch.tensor(wished)
+        if any(wished):
+            label[:, list(obeyed_columns(generator.label_size))] = torch.tensor(wished)
     return to_uint8(Sampler(generator, work.psi, options.batch, device).images(z, label))
 
 
 def _conditional(work: Plan) -> bool:
-    stamp = stamp_path(work.generator)
-    known = (read_json(stamp).get("provenance") or {}).get("version", "") if stamp.is_file() else ""
+    known = _provenance(work.generator).get("version", "")
     name = known.removesuffix("_published")
     return version_of(name).conditional if name else True
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    stamp = stamp_path(path)
+    return (read_json(stamp).get("provenance") or {}) if stamp.is_file() else {}
 
 
 if __name__ == "__main__":

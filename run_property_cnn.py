@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cnn.pictures import FILTERED, NAME, read_pictures
-from cnn.settings import read_training, refuse_unknown
+from cnn.settings import read_training
 from pipeline.artefacts import (
     atomic,
     code_version,
@@ -133,8 +133,7 @@ def plan(options: Options) -> Plan:
     if options.train and options.evaluate:
         raise PipelineError("--train and --evaluate exclude each other; a training ends with its evaluation")
     profile, run = Profile.load(options.profile), Run(options.run)
-    section = profile.section("property_cnn")
-    refuse_unknown(profile, "property_cnn", section, {"width", "folds", "training"})
+    profile.refuse_unknown("property_cnn", profile.section("property_cnn"), ("width", "folds", "training"))
     training = read_training(profile, "property_cnn.training", PropertyTraining)
     width = profile.read("property_cnn.width", float, 0.25, low=1 / 8)
     if not (width * 32).is_integer():

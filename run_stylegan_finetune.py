@@ -11,6 +11,7 @@ from typing import Literal
 from pipeline.artefacts import is_fresh, read_json, stamp_path, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main
 from pipeline.errors import PipelineError
+from pipeline.run import Run
 from stylegan_modified.climb_plan import ClimbPlan, make_climb
 from stylegan_modified.versions import EXPERIMENTS, OBEYED, version_of
 
@@ -54,6 +55,8 @@ def plan(options: Options) -> list[ClimbPlan]:
         raise PipelineError(f"--experiment {options.experiment} belongs to v5, not to {options.version}")
     if options.export and options.version in ("v5", "v9"):
         raise PipelineError("--export: v5 is three nets, and v9 ships by run_stylegan_finetune_v9.py --export")
+    if options.version == "v9" and not options.published:
+        return []  # stage 5 makes its own
     names = [options.version]
     if options.version == "v5":
         names = [EXPERIMENTS[options.experiment]] if options.experiment else list(EXPERIMENTS.values())
@@ -62,10 +65,10 @@ def plan(options: Options) -> list[ClimbPlan]:
 
 def run(options: Options) -> None:
     """Train, measure and report what is missing or stale."""
-    if options.version == "v9" and not options.published:
+    works = plan(options)
+    if not works:
         _stage_5(options)
-        return
-    for work in plan(options):
+    for work in works:
         if _run_one(work) and options.export:
             _export(work, Path(options.export))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -79,6 +82,10 @@ def _stage_5(options: Options) -> None:
     stage = importlib.import_module("run_stylegan_finetune_v9")
     shared = {name: getattr(options, name) for name in ("profile", "run", "device", "seed", "force", "steps")}
     stage.run(stage.Options(**shared, train=True))
+    if int(os.environ.get("RANK", "0")) == 0:
+        from stylegan_modified.family_report import write_family_report
+
+        print(f"  all versions of this run: {write_family_report(Run(options.run)).as_posix()}", flush=True)
 
 
 def _run_one(work: ClimbPlan) -> bool:
@@ -102,10 +109,11 @@ def _run_one(work: ClimbPlan) -> bool:
     if not climb.processes.first:
         return False
     result = climb.finish()
+    family = write_family_report(work.run)  # before the stamps, so that a kill in between does not leave it behind
     for path, what in artefacts.items():
         write_stamp(path, command=COMMAND, **work.stamp)
         summary.wrote(path, what)
-    summary.wrote(write_family_report(work.run), "all versions of this run")
+    summary.wrote(family, "all versions of this run")
     summary.note(climb.headline(result))
     for note in work.notes:
         summary.note(note)

@@ -59,6 +59,8 @@ def run(options: Options) -> None:
 
         write_bundle(work, Path(options.export))
         summary.wrote(options.export, "the file to ship")
+    for note in work.notes:
+        summary.note(note)
     summary.print()
 
 
@@ -77,8 +79,6 @@ def _climb(work: Plan, summary: Summary) -> bool:
         write_stamp(path, command=COMMAND, **work.stamp)
         summary.wrote(path, what)
     summary.note(ladder.headline())
-    for note in work.notes:
-        summary.note(note)
     return True
 
 

@@ -110,8 +110,7 @@ class FilterSettings:
     def of(cls, profile: Profile, labels: str = "") -> FilterSettings:
         """The settings of a profile's section [cnn]; `labels` replaces its label table."""
         section = profile.section("cnn")
-        refuse_unknown(
-            profile,
+        profile.refuse_unknown(
             "cnn",
             section,
             {
@@ -131,7 +130,7 @@ class FilterSettings:
         tables = {}
         for key in ("windows", "cutoffs", "learning_rates", "epochs"):
             tables[key] = profile.section(f"cnn.{key}")
-            refuse_unknown(profile, f"cnn.{key}", tables[key], set(FILTER_NAMES))
+            profile.refuse_unknown(f"cnn.{key}", tables[key], FILTER_NAMES)
         training = read_training(profile, "cnn.training", TrainSettings)
         width = profile.read("cnn.width", float, 1.0, above=0)
         head = profile.read("cnn.head", int, 512, low=1)
@@ -174,18 +173,8 @@ def read_training(profile: Profile, section: str, settings: type) -> dict[str, A
     PipelineError for unknown keys and impossible values.
     """
     given, known = profile.section(section), {field.name: field for field in fields(settings)}
-    refuse_unknown(profile, section, given, set(known))
+    profile.refuse_unknown(section, given, known)
     return {
         name: profile.read(f"{section}.{name}", type(known[name].default), **TRAINING_LIMITS.get(name, {}))
         for name in given
     }
-
-
-def refuse_unknown(profile: Profile, section: str, given: dict, known: set[str]) -> None:
-    """PipelineError for keys of a profile section that nobody reads, most likely misspelt."""
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise PipelineError(
-            f"profile {profile.path}, section [{section}]: unknown key {', '.join(unknown)}; "
-            f"known are {', '.join(sorted(known))}"
-        )

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,15 @@ class Profile:
                 f"write {_EXPECTED[kind]}{f' of {told}' if told else ''}"
             )
         return kind(value)
+
+    def refuse_unknown(self, section: str, given: Iterable[str], known: Iterable[str]) -> None:
+        """PipelineError for keys of a section ("" for the top) that nobody reads, most likely misspelt."""
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise PipelineError(
+                f"profile {self.path}{f', section [{section}]' if section else ''}: unknown key {', '.join(unknown)}; "
+                f"known are {', '.join(sorted(known))}"
+            )
 
     def weight(self, name: str) -> Path:
         """Return the path of a weight file of section [weights]; PipelineError when it is not there."""

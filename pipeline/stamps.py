@@ -85,6 +85,16 @@ def is_fresh(
     return True, "fresh"
 
 
+def check_whole(folder: Path | str, cure: str) -> None:
+    """PipelineError if the record beside a folder says that it was begun and not that it was finished.
+
+    A folder without a record is somebody's own and passes.
+    """
+    record = _read_stamp(folder)
+    if record is not None and "output" not in record:
+        raise PipelineError(f"{folder} was not finished when its stage was stopped; {cure}")
+
+
 def code_version(*modules: ModuleType | str) -> str:
     """Return a hash of the source text of modules; a stage names those whose change must make it stale.
 
@@ -140,7 +150,8 @@ def _folder_measure(folder: Path) -> dict[str, Any]:
         # Stamps hold times, so they would make equal folders differ.
         is_stamp = path.suffix == ".json" and path.with_suffix("").exists()
         if path.is_file() and not is_stamp and not is_leftover(path):
-            total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
+            entry = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n"
+            total.update(entry.encode("utf-8", "surrogateescape"))  # an old disk's names need not be UTF-8
             count += 1
     return {"digest": total.hexdigest(), "files": count}
 

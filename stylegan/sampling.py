@@ -24,8 +24,8 @@ def sample(
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Yield (seeds, z float32 [n, z_dim], images float32 [n, 3, R, R] about [-1, 1], not clipped) on the CPU, in order.
 
-    The generator is put into eval mode on `device`; stored noise, no style mixing. label: one label for all images,
-    None for zeros. psi: truncation of the first trunc_layers layers, 1.0 for none.
+    The generator is put into eval mode on `device`; stored noise, no style mixing. label: one for all images, None
+    for zeros. psi: truncation of the first trunc_layers layers, 1.0 for none.
     """
     generator.eval().to(device)
     for start in range(0, len(seeds), batch):
@@ -41,9 +41,12 @@ def images_of(
     device: torch.device | str = "cpu",
     psi: float = 1.0,
     trunc_layers: int = TRUNCATED_LAYERS,
-    label: Sequence[float] | None = None,
+    label: Sequence[float] | Sequence[Sequence[float]] | None = None,
 ) -> torch.Tensor:
-    """Images float32 [n, 3, R, R] on the CPU for latents z [n, z_dim], in one batch."""
+    """Images float32 [n, 3, R, R] on the CPU for latents z [n, z_dim], in one batch.
+
+    label: one [L] for all, or one for each [n, L]; None for zeros.
+    """
     labels = None
     if label is not None:
         labels = torch.tensor(list(label), dtype=torch.float32, device=device).expand(len(z), -1)

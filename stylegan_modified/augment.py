@@ -33,7 +33,8 @@ class Changes:
 class Augment:
     """Strengths of the random changes; 0 turns one off. `shift` is a share of the image side.
 
-    mirror and camera can be turned off for the published forms, which know neither.
+    mirror and camera can be turned off for the published forms, which know neither. fakes: change generated faces
+    too; the published v5 changes the real ones alone.
     """
 
     brightness: float = 0.1
@@ -43,6 +44,7 @@ class Augment:
     noise: float = 0.01
     mirror: float = 0.5
     camera: bool = True
+    fakes: bool = True
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images float32 [N, 3, H, W] in [-1, 1] -> the same, changed; differentiable, random by torch's generator."""

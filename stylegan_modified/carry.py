@@ -38,7 +38,7 @@ def conditional_generator(
     result = _empty_like(base, Generator, label_size=label_size, label_dim=label_dim)
     state = base.state_dict()
     old = state["mapping.dense0.weight"]
-    columns = torch.randn(old.shape[0], label_dim, generator=random) * old.float().std()
+    columns = torch.randn(old.shape[0], label_dim, generator=random).to(old.device) * old.float().std()
     matrix = torch.randn(label_size, label_dim, generator=random) * LABEL_STD
     new = {"mapping.dense0.weight": torch.cat([old, columns], dim=1), "mapping.label_weight": matrix}
     _load(result, state, new, added={"mapping.label_weight"}, resized={"mapping.dense0.weight"})
@@ -179,9 +179,12 @@ def _scale_branch(generator: Generator, share: float) -> None:
 
 
 def _empty_like(source, kind: type, **changes):
-    """A fresh net with the settings of another; its random start does not matter and leaves torch's generator alone."""
+    """A fresh net with another's settings, on its device.
+
+    Its random start does not matter and leaves torch's generator alone.
+    """
     with torch.random.fork_rng(devices=[]):
-        return kind(**{**source.settings, **changes}).train(source.training)
+        return kind(**{**source.settings, **changes}).train(source.training).to(next(source.parameters()).device)
 
 
 def _load(target, old: dict, new: dict, added: set[str], resized: set[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from cnn.filter_cnn import FilterEnsemble
 from cnn.models import model_paths
 from cnn.settings import FilterSettings
-from pipeline.artefacts import digest, read_json, save_weights, stamp_path, write_json
+from pipeline.artefacts import read_json, save_weights, stamp_path, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
 from pipeline.precision import has_fast_bfloat16
@@ -27,28 +27,28 @@ from stylegan_modified.aim import aim_labels, calibrate_labels, mean_slopes
 from stylegan_modified.augment import PLAIN, Augment
 from stylegan_modified.carry import fresh_discriminator, relabelled_generator, split_generator
 from stylegan_modified.climb_plan import ClimbPlan
-from stylegan_modified.climb_report import write_climb_report
+from stylegan_modified.climb_report import PUBLISHED_BATCHES, write_climb_report
 from stylegan_modified.critics import critic_for, load_critic, save_critic
 from stylegan_modified.faces import Faces
 from stylegan_modified.guidance import FilterGuidance
-from stylegan_modified.labels import label_faces, published_table
+from stylegan_modified.labels import label_faces
 from stylegan_modified.latents import Curriculum, Encoded, Latents
 from stylegan_modified.monitor import Measured, Monitor, measure
 from stylegan_modified.obedience import GRID_8, GRID_50, TABLE, summarise, try_labels
 from stylegan_modified.processes import Processes
-from stylegan_modified.rung import Files, Rhythm, train_rung
+from stylegan_modified.rung import Files, Rhythm, fingerprint_of, train_rung
 from stylegan_modified.sampler import Sampler
 from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.terms import OUTPUTS, GenderTerm, LabelTerm, Term
 from stylegan_modified.trainer import Trainer
-from stylegan_modified.versions import Version
+from stylegan_modified.versions import Version, trained_of_generator
 from virtual_face.oracle import load_oracle
 
 # Latents of the family alone: not those of stage 1, nor those of the v9 ladder.
 MEASURED_FROM, WATCHED_FROM, TRIED_FROM = 5_000_000, 5_500_000, 5_600_000
 MONITOR_CASES = 4
-V5_JITTER = dataclasses.replace(PLAIN, brightness=0.1, contrast=0.1)
+V5_JITTER = dataclasses.replace(PLAIN, brightness=0.1, contrast=0.1, fakes=False)
 
 
 class Climb:
@@ -68,13 +68,13 @@ class Climb:
         network = load_property_cnn(plan.weights["property_cnn"], self.device)
         batch = int(self.settings["batch"])
         plain = Faces.read(plan.faces, plan.profile.resolution, batch, plan.seed)
-        table = published_table(plan.run.root) if version.published and version.name == "v1" else None
         numbers = [int(path.stem) for path in plan.faces]
-        self.labels = label_faces(plain.images, network, version, table, numbers, self.device)
+        self.labels = label_faces(plain.images, network, version, plan.weights.get("labels"), numbers, self.device)
         self.faces = Faces(plain.images, batch, plan.seed, self.labels.values if version.conditional else None)
         self.network = network
         watched = range(WATCHED_FROM, WATCHED_FROM + int(self.settings["watched"]))
         self.spread: pd.Series | None = None
+        self.real: torch.Tensor | None = None
         self.monitor = Monitor(
             *(self.judge, self.faces, watched, int(self.settings["sample_batch"]), self.device),
             origin=self.origin,
@@ -101,13 +101,7 @@ class Climb:
         names = ("state_{tag}.pth", "train_log_{tag}.csv", "samples_{tag}", "tensorboard_{tag}")
         files = Files(*(plan.path(name) for name in names))
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
-        free = {"steps", "samples", "cases", "minutes", "accumulate"}
-        fingerprint = {key: value for key, value in settings.items() if key not in free} | {
-            "seed": plan.seed,
-            "rates": rates,
-            "version": version,
-            **{key: digest(path) for key, path in plan.stamp["inputs"].items()},
-        }
+        fingerprint = fingerprint_of(plan, self.trainer)
         if plan.force and self.processes.first:
             files.state.unlink(missing_ok=True)
         self.processes.wait()
@@ -123,7 +117,7 @@ class Climb:
         if self.trainer.discriminator:
             save_critic(plan.discriminator, self.trainer.discriminator, **facts)
         for name, other in self.trainer.others.items():
-            save_weights(plan.path(f"stylegan_{name}_fine_tuned_{{tag}}.pth"), other.state_dict(), **facts)
+            save_weights(plan.other(name), other.state_dict(), **facts)
         before, after = self._measured(self.origin, None), self._measured(net, version.psi)
         self.spread = before.frame.select_dtypes("number").std()
         tables = {"50": self._try(net, GRID_50), "8": self._try(net, GRID_8)}
@@ -133,6 +127,7 @@ class Climb:
             "version": version.tag,
             "steps": int(self.settings["steps"]),
             "samples": len(after.frame),
+            "faces": len(self._real(len(after.frame))),
             "before": self._figures(before),
             "after": self._figures(after) | {"identity_change": self.monitor.identity_change(net)},
             "labels_50": summarise(tables["50"]),
@@ -252,7 +247,7 @@ class Climb:
 
     def _figures(self, measured: Measured) -> dict[str, Any]:
         hits, count = int(measured.frame["concept"].sum()), len(measured.frame)
-        real = self.monitor.real_features()
+        real = self._real(count)
         women = int((measured.frame["gender"] >= 0.5).sum())
         return {
             "concept": [hits / count, *wilson_interval(hits, count)],
@@ -261,6 +256,12 @@ class Climb:
             "kid": kernel_distance(real, measured.features),
             "recall": recall(real, measured.features),
         }
+
+    def _real(self, count: int) -> torch.Tensor:
+        """The judge's features of the filtered faces, as many as samples are measured at most; read once."""
+        if self.real is None:
+            self.real = self.monitor.features_of_faces(count)
+        return self.real
 
     def _draw(self, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         plan, version, trainer = self.plan, self.plan.version, self.trainer
@@ -289,10 +290,11 @@ class Climb:
             "start": f"{shown(start)}" + (f" ({known['version']})" if "version" in known else ""),
             "steps": f"{rates.warm_steps} of D alone, {self.settings['steps']} of both",
             "faces": f"{len(self.plan.faces)}, batch {faces.batch}, {faces.per_epoch} batches an epoch",
+            "published batch": str(PUBLISHED_BATCHES.get(version.name, 8)),
             "labels of faces": self.labels.source if version.conditional else "zeros",
             "labels of generated faces": version.labels,
             "discriminator": shares[version.critic],
-            "trained of G": f"mapping and blocks up to {min(version.generator_up_to, self.origin.resolution)} px",
+            "trained of G": trained_of_generator(version, self.origin.resolution),
             "style mixing": f"{version.style_mixing:g}",
             "truncation by label": "none" if version.psi is None else f"psi {version.psi:g}",
             "optimiser": f"AdamW, {version.rate:g} for stored weights" if version.published else

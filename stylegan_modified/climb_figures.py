@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pipeline.artefacts import save_image
 from pipeline.sheets import contact_sheet
 from stylegan.sampling import to_uint8
-from stylegan_modified.figures import write_figure
+from stylegan_modified.figures import beside, write_figure
 from stylegan_modified.monitor import latents_of
 from stylegan_modified.obedience import label_rows
 from stylegan_modified.sampler import Sampler
@@ -25,15 +25,18 @@ SHOWN = {"zero": (0.0, 0.0, 0.0), "eyes -1.8": (-1.8, 0, 0), "eyes 1.8": (1.8, 0
 
 
 def draw_losses(log: pd.DataFrame, path: Path) -> None:
-    """Losses above; AUROC of D, KID and recall against the faces below."""
+    """Losses above; AUROC of D, recall, concept share and identity change below."""
     figure = Figure(figsize=(9, 6))
     top, bottom = figure.subplots(2, 1, sharex=True)
-    for name, label in (("d_loss", "D loss with R1"), ("g_loss", "G loss"), ("term_loss", "further terms of G")):
+    losses = {"d_loss": "D loss with R1", "g_loss": "G loss", "term_loss": "further terms of G"}
+    if log["d_loss"].isna().all():
+        del losses["g_loss"]  # without D there is nothing else in it than these terms
+    for name, label in losses.items():
         rows = log[log[name].notna()]
         if len(rows):
             top.plot(rows["step"], rows[name], label=label)
     top.set_ylabel("loss")
-    top.legend()
+    beside(top)
     for name, label in (("real_fake_auroc", "AUROC of D, training"), ("monitor_auroc", "AUROC of D, fixed faces"),
                         ("recall", "recall"), ("concept_share", "concept share"),
                         ("identity_change", "identity change")):  # fmt: skip
@@ -42,7 +45,7 @@ def draw_losses(log: pd.DataFrame, path: Path) -> None:
             bottom.plot(rows["step"], rows[name], label=label, marker=".")
     bottom.set_ylim(0, 1.1)
     bottom.set_xlabel("step")
-    bottom.legend(fontsize=8)
+    beside(bottom)
     write_figure(figure, path)
 
 
@@ -62,12 +65,12 @@ def draw_experiments(logs: dict[str, pd.DataFrame], path: Path) -> None:
             bottom.plot(rows["step"], rows[f"{name}_mae"], marker=".", color=COLOURS[name], label=name)
         top.axhline(TARGET, color="black", linestyle="--", linewidth=0.8)
         top.set_ylim(-0.5, 1.0)
-        top.set_ylabel("correlation")
+        top.set_ylabel("pooled correlation")
         top.set_title(title)
         bottom.set_ylabel("mean absolute error")
         bottom.set_ylim(bottom=0)
         bottom.set_xlabel("step")
-        top.legend()
+    beside(top)
     write_figure(figure, path)
 
 

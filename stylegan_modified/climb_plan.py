@@ -15,7 +15,17 @@ from stylegan_modified.settings import settings_of
 from stylegan_modified.versions import Version
 
 PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
-CODE = ("run_stylegan_finetune", "stylegan", "stylegan_modified", "cnn.filter_cnn", "property_score.property_cnn")
+CODE = (
+    "run_stylegan_finetune",
+    "stylegan",
+    "stylegan_modified",
+    "cnn.filter_cnn",
+    "cnn.stack",
+    "pipeline.seeds",
+    "pipeline.report",
+    "property_score.property_cnn",
+    "virtual_face.oracle",
+)
 
 
 @dataclass
@@ -55,7 +65,17 @@ class ClimbPlan(Call):
             self.result: "figures for the table of all versions",
             self.report: "report",
         }
-        return files | ({self.discriminator: "discriminator"} if self.version.critic else {})
+        if self.version.critic:
+            files[self.discriminator] = "discriminator"
+        if self.version.encoder:
+            files[self.other("encoder")] = "encoder of real faces"
+        if self.version.scorer_trains:
+            files[self.other("scorer")] = "property CNN that trained along"
+        return files
+
+    def other(self, name: str) -> Path:
+        """Return the path of a net that trains beside G and D: "encoder" or "scorer"."""
+        return self.path(f"stylegan_{name}_fine_tuned_{{tag}}.pth")
 
 
 def generator_path(run: Run, tag: str) -> Path:
@@ -87,6 +107,11 @@ def make_climb(options: StageOptions, version: Version, steps: int | None = None
         "property_cnn": _property_cnn(profile, run),
         **_start(profile, run, version, notes),
     }
+    from property_score.tables import table_names
+
+    table = run.path(table_names("v1")[0])
+    if version.tag == "v1_published" and table.is_file():  # published v1 learnt from these labels
+        weights["labels"] = table
     filters = bool(settings["guidance"] and not version.published) or version.encoder
     folder, faces, models = stage_2_results(run, int(settings["batch"]), filters)
     weights |= models

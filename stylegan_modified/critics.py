@@ -12,7 +12,6 @@ from pipeline.artefacts import load_into, read_weights, save_weights
 from property_score.property_cnn import MergedPropertyCNN
 from stylegan.checkpoint import load_discriminator
 from stylegan.discriminator import Discriminator
-from stylegan.layers import minibatch_std
 from stylegan_modified.carry import labelled_discriminator
 from stylegan_modified.versions import Version
 
@@ -33,13 +32,7 @@ class ProjectionDiscriminator(Discriminator):
         self.projection = nn.Linear(labels, self.features_size, bias=False)
         nn.init.zeros_(self.projection.weight)  # it starts out equal to the discriminator that it comes from
 
-    def forward(self, image: torch.Tensor, label: torch.Tensor | None = None, lod: float | None = None) -> torch.Tensor:
-        """image [N, 3, R, R] in [-1, 1], label [N, label_size] (None: zeros) -> [N, 1]."""
-        lod = float(self.lod) if lod is None else float(lod)
-        levels = len(self.resolutions)
-        x = self._blocks(image, lod)
-        x = getattr(self, f"layer{2 * levels - 2}")(minibatch_std(x, self.minibatch_std_group))
-        x = getattr(self, f"layer{2 * levels - 1}")(x.flatten(1))
+    def _score(self, x: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
         score = getattr(self, self.last)(x)
         if label is None:
             return score

@@ -24,13 +24,13 @@ def draw_losses(log: pd.DataFrame, path: Path) -> None:
     top.plot(rows["step"], rows["g_loss"], label="G loss", color="tab:orange")
     top.plot(rows["step"], rows["r1_penalty"], label="R1 penalty", color="tab:grey", linewidth=0.8)
     top.set_ylabel("loss")
-    top.legend()
+    beside(top)
     bottom.plot(rows["step"], rows["real_fake_auroc"], label="AUROC, real against generated", color="tab:green")
     bottom.plot(rows["step"], rows["d_train_count"] / 4, label="D updates per step / 4", color="tab:blue", lw=0.8)
     bottom.plot(rows["step"], rows["g_train_count"] / 4, label="G updates per step / 4", color="tab:orange", lw=0.8)
     bottom.set_ylim(0, 1.02)
     bottom.set_xlabel("step")
-    bottom.legend()
+    beside(bottom)
     for axes in (top, bottom):
         _mark_rungs(axes, log)
     write_figure(figure, path)
@@ -54,8 +54,13 @@ def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]
     _mark_rungs(axes, log)
     axes.set_ylim(0, max(1.05, float(spread.max()) + 0.05))
     axes.set_xlabel("step")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
+    beside(axes)
     write_figure(figure, path)
+
+
+def beside(axes) -> None:
+    """Put the legend to the right of the axes, where it covers no curve."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, fontsize=8)
 
 
 def _mark_rungs(axes, log: pd.DataFrame) -> None:

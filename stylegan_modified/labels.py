@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.errors import PipelineError
 from pipeline.tables import read_table
 from property_score.measure import PROPERTIES
-from property_score.tables import SCORE_COLUMNS, score_schema, table_names
+from property_score.tables import SCORE_COLUMNS, score_schema
 from stylegan.sampling import from_uint8
-from stylegan_modified.versions import LABELS, Version
+from stylegan_modified.versions import LABELS, Version, obeyed_columns
 
 CHUNK = 64
 
@@ -54,6 +55,11 @@ def label_faces(
 
     table: scores of algorithm v1 (published v1 learnt from those), used where it is given; numbers: img_no per face.
     """
+    if not getattr(network, "has_hairstyle", True):
+        raise PipelineError(
+            "the property CNN tells seven scores, and the family wants all eight; join the hairstyle network to it "
+            "(property_score.property_cnn.merge_property_cnns)"
+        )
     ones = torch.ones(len(PROPERTIES), device=device)
     raw = StandardScorer(network, torch.zeros_like(ones), ones).eval().requires_grad_(False)
     scores = torch.cat([raw.score(from_uint8(images[k : k + CHUNK])) for k in range(0, len(images), CHUNK)])
@@ -73,16 +79,10 @@ def label_faces(
     return Labels(scores[:, list(columns)].numpy().astype(np.float32), scorer, source)
 
 
-def published_table(run_path: Path) -> Path | None:
-    """The table of algorithm v1 in a run, if stage 4 was run with it."""
-    path = run_path / table_names("v1")[0]
-    return path if path.is_file() else None
-
-
 def normal_labels(seeds: Sequence[int], label_size: int) -> np.ndarray:
     """Labels float32 [n, label_size] for a data set: eyes, mouth and pose normal, others 0; row k by seed k alone."""
     labels = np.zeros((len(seeds), label_size), dtype=np.float32)
-    columns = [0, 1, 2] if label_size == 3 else [0, 3, 4]
+    columns = list(obeyed_columns(label_size))
     for row, seed in zip(labels, seeds, strict=True):
         row[columns] = np.random.default_rng([seed, 7]).standard_normal(3)
     return labels

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pipeline.artefacts import digest, read_json, read_weights, save_weights, stamp_path, write_json
+from pipeline.artefacts import code_version, digest, read_json, read_weights, save_weights, stamp_path, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
 from pipeline.precision import has_fast_bfloat16
@@ -28,11 +28,21 @@ from stylegan_modified.monitor import Measured, Monitor, measure
 from stylegan_modified.plan import Plan
 from stylegan_modified.processes import Processes
 from stylegan_modified.report import Side, write_report
-from stylegan_modified.rung import LOG, SAMPLES, Files, Rhythm, joined, train_rung
+from stylegan_modified.rung import (
+    FREE,
+    LOG,
+    MEASURING_CODE,
+    SAMPLES,
+    Files,
+    Rhythm,
+    fingerprint_of,
+    joined,
+    train_rung,
+)
 from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.trainer import Trainer
-from stylegan_modified.versions import VERSIONS
+from stylegan_modified.versions import VERSIONS, trained_of_generator
 
 # Latents of this stage alone: not those of stage 1, whose filtered images are the training faces.
 MEASURED_FROM, WATCHED_FROM = 5_000_000, 5_500_000
@@ -62,10 +72,8 @@ class Ladder:
         self.provenance["steps"] += int(self.settings["steps"])
 
     def finish(self) -> None:
-        """Write weights, measure before and after, draw and report."""
+        """Measure before and after, draw, report, and write the weights."""
         plan, average = self.plan, self.trainer.average
-        save_weights(plan.generator, average.state_dict(), version="v9", **self.provenance)
-        save_weights(plan.discriminator, self.trainer.discriminator.state_dict(), version="v9", **self.provenance)
         whole = joined(self.logs)
         write_table(plan.history, whole, LOG)
         self.before, self.after = self._side("before", self.base), self._side("after", average)
@@ -85,6 +93,9 @@ class Ladder:
         report = plan.run.path("reports", "finetune_v9.md")
         judged = BY_ORACLE if "oracle" in plan.weights else BY_FILTERS
         write_report(report, self.before, self.after, self.log, self._facts(), pictures, plan.notes, judged)
+        # Last, since they take the place of the stamp that says which training the run's net is from.
+        save_weights(plan.generator, average.state_dict(), version="v9", **self.provenance)
+        save_weights(plan.discriminator, self.trainer.discriminator.state_dict(), version="v9", **self.provenance)
 
     def headline(self) -> str:
         """Return the result in one line."""
@@ -155,13 +166,7 @@ class Ladder:
             plan.path(f"tensorboard_{ending}"),
         )
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
-        free = {"steps", "samples"} | ({"v1_steps"} if name == "v1" else set())
-        fingerprint = {key: value for key, value in settings.items() if key not in free} | {
-            "seed": plan.seed,
-            "rates": rates,
-            "version": version,
-            **{key: digest(path) for key, path in plan.stamp["inputs"].items()},
-        }
+        fingerprint = fingerprint_of(plan, trainer, FREE | ({"v1_steps"} if name == "v1" else set()))
         if plan.force and self.processes.first:
             files.state.unlink(missing_ok=True)
         self.processes.wait()
@@ -179,6 +184,7 @@ class Ladder:
             "oracle": judge_digest(self.plan),
             "faces": digest(self.plan.stamp["inputs"]["faces"]),
             "samples": samples,
+            "code": code_version(*MEASURING_CODE),
         }
         seen = read_json(record) if record.is_file() and path.is_file() else {}
         if {key: seen.get(key) for key in origin} != origin:
@@ -201,8 +207,7 @@ class Ladder:
     def _real(self) -> torch.Tensor:
         """The judge's features of the filtered faces, as many as samples are measured at most; read once."""
         if self.real is None:
-            faces = self.faces.first(min(len(self.faces.images), int(self.settings["samples"])))
-            self.real = torch.as_tensor(self.judge.read(faces)[1]).float().flatten(1)
+            self.real = self.monitor.features_of_faces(int(self.settings["samples"]))
         return self.real
 
     def _facts(self) -> dict[str, Any]:
@@ -216,7 +221,7 @@ class Ladder:
                 if int(self.settings[name])
             ),
             "faces": f"{len(self.plan.faces)}, batch {faces.batch}, {faces.per_epoch} batches an epoch",
-            "trained of G": f"mapping and blocks up to {version.generator_up_to} px",
+            "trained of G": trained_of_generator(version, self.base.resolution),
             "trained of D": f"blocks up to {version.discriminator_up_to} px (all of them while D trains alone)",
             "repeat rule": f"D up to {version.d_most} until d_loss < {version.d_factor} g_loss, "
             f"G up to {version.g_most} until g_loss < {version.g_factor} d_loss",

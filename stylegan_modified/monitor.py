@@ -149,9 +149,13 @@ class Monitor:
     def real_features(self) -> torch.Tensor:
         """The judge's features of as many faces as are watched, read once."""
         if self._real is None:
-            _, seen = self.judge.read(self.faces.first(len(self.seeds)))
-            self._real = torch.as_tensor(seen).float().flatten(1)
+            self._real = self.features_of_faces(len(self.seeds))
         return self._real
+
+    def features_of_faces(self, most: int) -> torch.Tensor:
+        """The judge's features [n, F] of the first faces, `most` of them or all there are."""
+        _, seen = self.judge.read(self.faces.first(min(most, len(self.faces.images))))
+        return torch.as_tensor(seen).float().flatten(1)
 
     def identity_change(self, generator: Generator) -> float:
         """Mean distance of persons at equal latents and zero labels from the previous rung; 0 same, about 1 another."""

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cnn.models import model_paths
-from pipeline.artefacts import code_version, read_json, stamp_path
+from cnn.pictures import NAME
+from pipeline.artefacts import check_whole, code_version, read_json, stamp_path
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
+from pipeline.whole import is_leftover
 from stylegan_modified.settings import finetune_settings
 
 CODE = (
@@ -19,8 +21,10 @@ CODE = (
     "stylegan",
     "stylegan_modified",
     "cnn.filter_cnn",
+    "cnn.stack",
     "pipeline.seeds",
     "pipeline.report",
+    "virtual_face.oracle",
 )
 GENERATOR = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 
@@ -90,7 +94,11 @@ def make_plan(
     kept, seed = {} if train or options.force else _trained_here(run), options.seed
     if kept:
         seed = int(kept["seed"])
-        notes.append("the v9 net that was trained in this run is kept; --force goes back to the bundled one")
+        ignored = "" if seed == options.seed else f", and --seed {options.seed} plays no part"
+        notes.append(
+            f"the v9 net that was trained in this run (seed {seed}) is kept{ignored}; --force goes back to the bundled "
+            "one, --train --force trains anew"
+        )
     train = train or bool(kept)
     settings = finetune_settings(profile, train)
     for name, value in (("steps", steps), ("v1_steps", v1_steps)):
@@ -151,7 +159,11 @@ def stage_2_results(run: Run, batch: int, filters: bool) -> tuple[Path, list[Pat
     CNN is missing.
     """
     folder = run.path("stylegan", "synthesize_results_filtered")
-    faces = sorted(folder.glob("*.jpg"))
+    check_whole(folder, f"run stage 2 again (run_cnn.py --run {run})")
+    faces = [path for path in sorted(folder.glob("*.jpg")) if not is_leftover(path)]
+    strangers = [path for path in faces if not NAME.fullmatch(path.name)]
+    if strangers:
+        raise PipelineError(f"{strangers[0]}: a filtered face is named by its number, like 000004.jpg; remove the file")
     if len(faces) < batch:
         raise PipelineError(
             f"{shown(folder)} holds {len(faces)} faces, one batch needs {batch}; run stages 1 and 2 first "

@@ -2,7 +2,8 @@
 
 A batch is cut into equal, interleaved parts. They go over the processes, and within one process over time (gradient
 accumulation). Everything random is drawn for the whole batch by every process and then cut, so the result depends on
-neither number. Interleaving keeps the groups of the minibatch deviation whole: image i lies in group i mod (N / group).
+neither number, as long as the groups of D's minibatch deviation stay whole. Image i lies in group i mod (N / group), so
+interleaved parts keep them whole where N / group is a multiple of the number of parts.
 """
 
 from __future__ import annotations

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 from pandera.pandas import Check, Column, DataFrameSchema
 
-from pipeline.artefacts import read_weights, remove_leftovers, save_weights
+from pipeline.artefacts import code_version, digest, read_weights, remove_leftovers, save_weights, stamp_path
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.tables import write_table
 from stylegan_modified.carry import BRANCH_ALIVE
 from stylegan_modified.event_log import EventLog, clear_events
 from stylegan_modified.monitor import Monitor
+from stylegan_modified.plan import Call
 from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import OBEYED
 
@@ -46,6 +47,38 @@ LOG = DataFrameSchema(
 
 # What the judge saw in the samples of one generator; further columns are its readings.
 SAMPLES = DataFrameSchema({"img_no": Column(int), "seed": Column(int), "concept": Column(bool)})
+
+
+# Settings that change what is measured and how long one trains, not the training: a saved state goes on with others.
+FREE = {"steps", "samples", "cases", "minutes", "accumulate"}
+# The code that the training depends on.
+TRAINING_CODE = (
+    *(f"stylegan.{name}" for name in ("discriminator", "generator", "layers", "mapping")),
+    *(
+        f"stylegan_modified.{name}"
+        for name in ("aim", "augment", "carry", "critics", "cvae", "draws", "faces", "guidance", "labels", "latents")
+    ),
+    *(f"stylegan_modified.{name}" for name in ("terms", "trainer", "truncation", "versions")),
+    "cnn.filter_cnn",
+    "property_score.property_cnn",
+)
+# What the judge's figures depend on.
+MEASURING_CODE = (
+    *(f"stylegan_modified.{name}" for name in ("judge", "monitor", "sampler", "spread")),
+    "stylegan.generator",
+    "virtual_face.oracle",
+)
+
+
+def fingerprint_of(plan: Call, trainer: Trainer, free: set[str] = FREE) -> dict[str, Any]:
+    """What a saved state depends on besides the number of steps: settings, seed, rates, version, inputs and code."""
+    return {key: value for key, value in plan.settings.items() if key not in free} | {
+        "seed": plan.seed,
+        "rates": trainer.rates,
+        "version": trainer.version,
+        "code": code_version(*TRAINING_CODE),
+        **{key: digest(path) for key, path in plan.stamp["inputs"].items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -95,6 +128,11 @@ def train_rung(
     """
     rhythm.check()
     group = trainer.processes
+    if trainer.splits_groups:
+        say(
+            f"note: {group.parts} parts of a batch of {trainer.faces.batch} split the groups of the discriminator's "
+            "minibatch deviation, so its scores differ a little from those of an undivided batch"
+        )
     fingerprint = {name: str(value) for name, value in sorted(fingerprint.items())}
     rows = _resume(trainer, steps, files, fingerprint, say)
     group.wait()  # until the last process has read the state, the first one must not write another
@@ -148,7 +186,10 @@ def _resume(
         return []
     state = read_weights(files.state)
     if state.get("fingerprint") != fingerprint:
-        say("a saved state of other inputs or settings is of no use; training starts anew")
+        say(
+            f"the saved state is of other inputs, settings or code, so training starts anew; it is kept as "
+            f"{files.state.with_suffix('.before.pth').name} until the next time"
+        )
         return []
     if state["counters"]["step"] > steps:
         say(f"a saved state is at step {state['counters']['step']}, beyond {steps}; training starts anew")
@@ -169,8 +210,13 @@ def joined(logs: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _clear(files: Files) -> None:
-    """Remove what an earlier training of other inputs left: its strips and curves would stand among the new ones."""
-    files.state.unlink(missing_ok=True)
+    """Remove what an earlier training of other inputs left: its strips and curves would stand among the new ones.
+
+    Its state, which may have taken days, is set aside under another name, until the next one takes that.
+    """
+    if files.state.is_file():
+        files.state.replace(files.state.with_suffix(".before.pth"))
+        stamp_path(files.state).unlink(missing_ok=True)
     clear_events(files.events)
     for path in files.strips.glob("step_*.png"):
         path.unlink()

@@ -52,7 +52,8 @@ class Finetuning:
     batch: int = 8
     """Faces of one update, over all processes."""
     accumulate: int = 1
-    """Parts in which one process works on its share of a batch: less memory, the same result."""
+    """Parts in which one process works on its share of a batch: less memory, and the same result where each part holds
+    whole groups of D's minibatch deviation."""
     discriminator_up_to: int | None = None
     """Train the discriminator's blocks up to this resolution instead of those in the table of versions."""
     samples: int = 2000
@@ -69,6 +70,15 @@ class Finetuning:
     save_every: int = 50
 
 
+# What a value of [finetune] may be, as arguments of `Profile.read`; all others may not be negative.
+LIMITS: dict[str, dict[str, float]] = {
+    **{name: {"low": 1} for name in ("batch", "accumulate", "cases", "sample_batch", "r1_every")},
+    **{name: {"low": 1} for name in ("log_every", "monitor_every", "save_every")},
+    **{name: {"low": 2} for name in ("samples", "watched")},  # one face has no spread
+    "momentum": {"low": 0, "high": 0.999},
+}
+
+
 def finetune_settings(profile: Profile, train: bool) -> dict[str, Any]:
     """Settings of stage 5 by name; [finetune.train] or [finetune.demo] win over [finetune]."""
     return settings_of(profile, "finetune", "finetune.train" if train else "finetune.demo")
@@ -76,20 +86,23 @@ def finetune_settings(profile: Profile, train: bool) -> dict[str, Any]:
 
 def settings_of(profile: Profile, *sections: str) -> dict[str, Any]:
     """Settings by name; later sections win. PipelineError for an unknown key or a wrong type."""
-    kinds = {entry.name: str(entry.type) for part in (Finetuning, Rates) for entry in fields(part)}
-    del kinds["reduced"]  # decided by the machine
+    kinds = {
+        entry.name: int if "int" in str(entry.type) else float
+        for part in (Finetuning, Rates)
+        for entry in fields(part)
+        if entry.name != "reduced"  # decided by the machine
+    }
     result = {entry.name: entry.default for entry in fields(Finetuning)} | {"warm_steps": 0}
     for section in sections:
-        given = {name: value for name, value in profile.section(section).items() if not isinstance(value, dict)}
-        for name, value in given.items():
-            whole = "int" in kinds.get(name, "")
-            if name not in kinds:
-                known = ", ".join(sorted(kinds))
-                raise PipelineError(f"profile {profile.path}, section [{section}]: unknown key {name}; known: {known}")
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                wanted = "a whole number" if whole else "a number"
-                raise PipelineError(f"profile {profile.path}, section [{section}]: {name} = {value!r}, give {wanted}")
-        result |= given
+        given = [name for name, value in profile.section(section).items() if not isinstance(value, dict)]
+        profile.refuse_unknown(section, given, set(kinds))
+        for name in given:
+            result[name] = profile.read(f"{section}.{name}", kinds[name], **LIMITS.get(name, {"low": 0}))
+    if result["watched"] < result["batch"]:
+        raise PipelineError(
+            f"profile {profile.path}: watched = {result['watched']} faces do not fill one batch of {result['batch']}; "
+            "let watched in [finetune] be at least batch"
+        )
     if result["discriminator_up_to"] is None:
         del result["discriminator_up_to"]
     return result

@@ -2,7 +2,8 @@
 
 Everything random of a step is drawn after seeding with (seed, version, step), for the whole batch, and the faces depend
 on the draw number. So a run that was killed and started again from its state repeats the same steps to the last bit,
-and several processes do what one does with the same batch.
+and several processes do what one does with the same batch, as far as the batch can be cut between the groups of the
+discriminator's minibatch deviation (`Trainer.splits_groups`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.errors import PipelineError
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.mapping import LR_MUL
-from stylegan_modified.augment import Augment
+from stylegan_modified.augment import Augment, Changes
 from stylegan_modified.draws import Draw, draw, given_noise
 from stylegan_modified.faces import Faces
 from stylegan_modified.latents import Latents
@@ -107,16 +108,25 @@ class Trainer:
         self.generator_optimizer = self._optimizer(self._groups(), rates.momentum)
         # All of D, since the warm-up trains all of it; what is frozen has no gradient and is passed over.
         self.discriminator_optimizer = (
-            self._optimizer([{"params": list(self.discriminator.parameters()), "lr": rates.discriminator}])
+            self._optimizer([{"params": list(self.discriminator.parameters()), "lr": self._discriminator_rate()}])
             if self.discriminator
             else None
         )
         self.counters = {"step": 0, "draws": 0, "d_updates": 0, "g_updates": 0, "g_loss": 0.0, "penalty": 0.0}
         self.tally = Tally()
+        if self.discriminator:
+            self._check_groups()
+            self._choose_discriminator_blocks()
 
     @property
     def step_number(self) -> int:
         return int(self.counters["step"])
+
+    @property
+    def splits_groups(self) -> bool:
+        """Whether a part of a batch holds a piece of a group of D's minibatch deviation, which changes D's scores."""
+        group = self._minibatch_group()
+        return bool(group) and (self.faces.batch // group) % self.processes.parts != 0
 
     @property
     def warming(self) -> bool:
@@ -188,9 +198,28 @@ class Trainer:
                 load_into(self.discriminator, state["discriminator"], source)
                 self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
             self.counters = dict(state["counters"])
+            if self.discriminator:
+                self._choose_discriminator_blocks()
+            if self.truncation:
+                self.truncation.forget()
         except (KeyError, ValueError) as error:
             raise PipelineError(f"{source} is no state of this training ({error}); delete it to start anew") from None
         self.tally = Tally()
+
+    def _discriminator_rate(self) -> float:
+        # The published form has one rate for the stored weights of both nets.
+        return self.version.rate if self.version.published else self.rates.discriminator
+
+    def _minibatch_group(self) -> int:
+        return min(getattr(self.discriminator, "minibatch_std_group", 0), self.faces.batch)
+
+    def _check_groups(self) -> None:
+        group = self._minibatch_group()
+        if group and self.faces.batch % group:
+            raise PipelineError(
+                f"a batch of {self.faces.batch} faces cannot be split into groups of {group}, over which the "
+                f"discriminator measures deviations; let batch in [finetune] be a multiple of {group}, or less"
+            )
 
     def _optimizer(self, groups: list[dict[str, Any]], momentum: float = 0.0) -> torch.optim.Optimizer:
         if self.version.published:
@@ -288,7 +317,7 @@ class Trainer:
             real = self.augment.apply(whole[rows].to(self.device), for_real.part(rows))
             with torch.no_grad():
                 w, images, _ = self._fakes(part, None)
-                fake = self.augment.apply(images, for_fake.part(rows))
+                fake = self._as_fake(images, for_fake.part(rows))
             w_mean = w_mean + w.mean(0) * share
             if penalise:
                 penalty = self._penalty(real, label)
@@ -318,6 +347,9 @@ class Trainer:
         # The published loss holds R1 at every update; here the last one measured stands in between (lazily: StyleGAN2).
         return loss + self.counters["penalty"]
 
+    def _as_fake(self, images: torch.Tensor, changes: Changes) -> torch.Tensor:
+        return self.augment.apply(images, changes) if self.augment.fakes else images
+
     def _penalty(self, real: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
         """gamma / 2 |dD/dx|^2 on real faces (R1, Mescheder et al. 2018).
 
@@ -345,7 +377,7 @@ class Trainer:
             w, images, (z, pull) = self._fakes(part, None if whole is None else whole[rows].to(self.device))
             loss = images.new_zeros(())
             if critic:
-                loss = F.softplus(-self._scores(self.augment.apply(images, changes.part(rows)), part.label)).mean()
+                loss = F.softplus(-self._scores(self._as_fake(images, changes.part(rows)), part.label)).mean()
             if self.guide:
                 pull = pull + rates.guidance * self.guide(images, self.counters["g_updates"])
             for term in self.terms:
@@ -359,6 +391,8 @@ class Trainer:
         trained = [parameter for group in self.generator_optimizer.param_groups for parameter in group["params"]]
         self.processes.sum_gradients(trained)
         self.generator_optimizer.step()
+        if self.truncation:
+            self.truncation.forget()
         self._follow(w_mean)
         if critic:
             self._choose_discriminator_blocks()

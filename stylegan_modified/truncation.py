@@ -14,14 +14,14 @@ class ConditionalTruncation:
     """w' = c + psi (w - c) on all layers; c is the mean of w over 1,000 latents with the label of w.
 
     Published, c is drawn anew for every image of every pass and gradients run through it. Here the latents are fixed, c
-    has no gradient, and is kept until the mapping changes, unless `gradient` asks for the published form.
+    has no gradient, and is kept until `forget` says that the mapping has changed, unless `gradient` asks for the
+    published form.
     """
 
     def __init__(self, mapping: MappingNetwork, psi: float = 0.5, gradient: bool = False, latents: int = LATENTS):
         self.mapping, self.psi, self.gradient = mapping, psi, gradient
         self.z = torch.randn(latents, mapping.z_dim, generator=torch.Generator().manual_seed(SEED))
         self._kept: dict[bytes, torch.Tensor] = {}
-        self._belongs_to: tuple[int, ...] = ()
 
     def __call__(self, w: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
         """w [N, W] and its labels [N, L] (None: zeros) -> truncated w [N, W]."""
@@ -30,12 +30,13 @@ class ConditionalTruncation:
         centres = torch.stack([self._centre(row) for row in label])
         return centres + self.psi * (w - centres)
 
+    def forget(self) -> None:
+        """Compute all centres anew: the mapping has changed, which fused optimisers do not tell."""
+        self._kept.clear()
+
     def _centre(self, label: torch.Tensor) -> torch.Tensor:
-        if self.gradient and torch.is_grad_enabled():
+        if self.gradient:
             return self.mapping(torch.randn_like(self.z.to(label.device)), label.expand(len(self.z), -1)).mean(0)
-        state = tuple(parameter._version for parameter in self.mapping.parameters())
-        if state != self._belongs_to:
-            self._kept, self._belongs_to = {}, state
         key = label.detach().cpu().numpy().tobytes()
         if key not in self._kept:
             with torch.no_grad():

@@ -64,7 +64,8 @@ class Version:
     stored_init: float | None = None
     """Spread of the stored start values of the new branch (published: .15); None: effective scale, 2 % of w."""
     published: bool = False
-    """One rate for stored weights (AdamW), no running average, R1 in every update, no augmentation."""
+    """One rate for the stored weights of G and D (AdamW), no running average, R1 in every update, no augmentation but
+    the jitter of real faces in v5."""
     rate: float = 1e-4
     """That rate."""
 
@@ -81,7 +82,12 @@ class Version:
     @property
     def obeyed(self) -> tuple[int, ...]:
         """Label columns of eyes, mouth and pose."""
-        return (0, 1, 2) if self.label_size == len(OBEYED) else (0, 3, 4)
+        return obeyed_columns(self.label_size)
+
+
+def obeyed_columns(label_size: int) -> tuple[int, ...]:
+    """Columns of eyes, mouth and pose among the labels of a generator."""
+    return (0, 1, 2) if label_size == len(OBEYED) else (0, 3, 4)
 
 
 # In the published 256 px nets G's layer0-1 are 4 px, layer0-5 up to 16 px; D's layer12-14 4 px, layer8-14 up to 16 px.
@@ -105,7 +111,6 @@ VERSIONS = {
     )
 }  # fmt: skip
 EXPERIMENTS = {1: "v5_1", 2: "v5_2", 3: "v5_3"}
-NAMES = ("v1", "v2", "v3", "v4", "v5", "v8", "v9")
 _ALL = 1 << 20
 # Where the published rule differs from the row above.
 _PUBLISHED = {
@@ -131,6 +136,12 @@ def version_of(name: str, published: bool = False) -> Version:
     if name not in table:
         raise PipelineError(f"there is no version {name}; known: {', '.join(table)}")
     return table[name]
+
+
+def trained_of_generator(version: Version, resolution: int) -> str:
+    """Which part of a generator a version trains, in words."""
+    up_to = min(version.generator_up_to, resolution)
+    return f"mapping and blocks up to {up_to} px" if up_to else "the mapping alone"
 
 
 def train_generator(generator: nn.Module, up_to: int) -> list[str]:

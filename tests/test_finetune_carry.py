@@ -14,9 +14,10 @@ from stylegan_modified.carry import (
     branch_share,
     conditional_generator,
     labelled_discriminator,
+    relabelled_generator,
     split_generator,
 )
-from stylegan_modified.versions import VERSIONS, train_discriminator, train_generator
+from stylegan_modified.versions import VERSIONS, train_discriminator, train_generator, version_of
 
 Z = torch.randn(6, 16, generator=torch.Generator().manual_seed(5))
 
@@ -107,6 +108,13 @@ def test_wrong_sources_are_refused():
         conditional_generator(net)
     with pytest.raises(PipelineError, match="without labels"):
         labelled_discriminator(labelled_discriminator(world.base_discriminator()))
+
+
+@pytest.mark.parametrize("grow", [conditional_generator, lambda net: relabelled_generator(net, version_of("v4"))])
+def test_a_grown_net_lies_where_the_old_one_lies(grow):
+    old = world.base_generator()
+    grown = grow(old.to("meta"))  # "meta" stands for a GPU: it refuses to be mixed with the CPU
+    assert {parameter.device.type for parameter in grown.parameters()} == {"meta"}
 
 
 def test_freeze_lists_are_those_of_the_published_versions():

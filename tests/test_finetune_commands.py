@@ -128,8 +128,35 @@ def test_faces_of_a_rung_are_drawn_by_label_and_seed(trained):
     assert not np.array_equal(faces(seeds="3,5", mouth=2.0)[0], plain[0])
     near = faces(seeds="3", around=0.3, count=4)
     assert len(near) == 4 and np.array_equal(near[0], plain[0]) and not np.array_equal(near[1], plain[0])
+    assert all(np.array_equal(a, b) for a, b in zip(near, faces(seeds="5,3", around=0.3, count=4)[4:], strict=True))
+    with pytest.raises(PipelineError, match="without --around"):
+        faces(seeds="3", count=4)
+    with pytest.raises(PipelineError, match="--experiment 2 belongs to v5"):
+        faces(experiment=2)
     with pytest.raises(PipelineError, match="takes no labels"):
         faces(version=str(trained[0].parent / "generator.pth"), eyes=1.0)
+
+
+def test_pictures_of_somebody_else_are_never_deleted(trained, tmp_path):
+    profile, run = trained
+    options = {"profile": str(profile), "run": str(run), "device": "cpu", "out": str(tmp_path)}
+    (tmp_path / "20240101_120000.jpg").write_bytes(b"a photograph")
+    with pytest.raises(PipelineError, match="1 pictures that this command did not write, the first is 2024"):
+        drawing.run(drawing.Options(**options, seeds="1"))
+    (tmp_path / "20240101_120000.jpg").rename(tmp_path / "mine.png")
+    drawing.run(drawing.Options(**options, seeds="1-3"))
+    drawing.run(drawing.Options(**options, seeds="1"))
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "000000.jpg", "contact_sheet.png"}
+
+
+def test_the_table_of_all_versions_comes_with_v9_too(trained, monkeypatch):
+    profile, run = trained
+    (run / "reports" / "finetune.md").unlink(missing_ok=True)
+    monkeypatch.setattr("run_stylegan_finetune_v9.run", lambda options: None)
+    stage.run(stage.Options(profile=str(profile), run=str(run), device="cpu", version="v9"))
+    assert (run / "reports" / "finetune.md").is_file()
+    with pytest.raises(PipelineError, match="v9 ships by"):
+        stage.run(stage.Options(profile=str(profile), run=str(run), device="cpu", version="v9", export="x.pth"))
 
 
 def test_problems_are_named_before_training(place, tmp_path):

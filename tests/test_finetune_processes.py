@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import finetune_process
+import finetune_world as world
 import numpy as np
 import pytest
 import torch
@@ -39,6 +40,13 @@ def test_two_processes_and_accumulation_equal_one_with_twice_the_batch(tmp_path,
 def test_half_the_batch_is_another_curve():
     whole, half = (finetune_process.curve("v9", 1, Processes(), batch) for batch in (8, 4))
     assert abs(whole[0][0] - half[0][0]) > TOLERANCE  # so the equality above says something
+
+
+def test_parts_that_split_groups_of_the_minibatch_deviation_are_told():
+    # 8 faces in groups of 4 are 2 groups.
+    splits = {parts: world.trainer("v9", batch=8, processes=Processes(accumulate=parts)).splits_groups
+              for parts in (1, 2, 4)}  # fmt: skip
+    assert splits == {1: False, 2: False, 4: True}
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():

@@ -181,7 +181,7 @@ def test_problems_are_named_before_any_net_is_loaded(tmp_path, profile, weights)
         finetune(run, path, export="weights")
     with pytest.raises(PipelineError, match=r"section \[finetune\]: unknown key maping"):
         finetune(run, profile(maping=1e-3))
-    with pytest.raises(PipelineError, match=r"batch = 4.5, give a whole number"):
+    with pytest.raises(PipelineError, match=r"batch = 4.5; write a whole number of at least 1"):
         finetune(run, profile(batch=4.5))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import finetune_world as world
 import numpy as np
@@ -10,11 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.artefacts import code_version
 from pipeline.errors import PipelineError
 from stylegan_modified.augment import Augment, camera, shifted
+from stylegan_modified.climb import V5_JITTER
 from stylegan_modified.faces import Faces
 from stylegan_modified.monitor import Monitor, mean_distance, measure
-from stylegan_modified.rung import Files, Rhythm, train_rung
+from stylegan_modified.rung import TRAINING_CODE, Files, Rhythm, fingerprint_of, train_rung
 from stylegan_modified.settings import Rates
 from stylegan_modified.trainer import auroc
 from stylegan_modified.versions import PUBLISHED, VERSIONS, train_critic, train_generator, version_of
@@ -90,7 +93,7 @@ def test_training_raises_the_share_of_what_the_faces_have_in_common():
 @pytest.mark.parametrize(
     ("version", "published", "kill_at"),
     [("v9", False, 1), ("v9", False, 4), ("v9", False, 5), ("v1", False, 5), ("v1", True, 3), ("v2", True, 3),
-     ("v3", False, 5), ("v5_1", False, 5), ("v5_3", False, 5)],
+     ("v3", False, 5), ("v5_1", False, 5), ("v5_3", False, 5), ("v5_3", True, 5)],
 )  # fmt: skip
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, version, published, kill_at):
     kind = {"version": version, "published": published}
@@ -124,6 +127,57 @@ def test_same_seed_same_weights_and_another_seed_does_not_use_the_state(tmp_path
     other, _ = rung(tmp_path / "b", 2, seed=1, said=said)
     assert any("anew" in line for line in said)
     assert not torch.equal(weights(other)["g.mapping.dense0.weight"], weights(first)["g.mapping.dense0.weight"])
+
+
+def test_a_state_of_another_training_is_set_aside_not_deleted(tmp_path):
+    rung(tmp_path, 4)
+    state, kept = (tmp_path / "state.pth").read_bytes(), tmp_path / "state.before.pth"
+    rung(tmp_path, 2, seed=1)
+    assert kept.read_bytes() == state and (tmp_path / "state.pth").read_bytes() != state
+
+
+def test_what_a_state_depends_on_knows_code_and_inputs_but_not_what_is_measured(tmp_path):
+    (tmp_path / "faces").mkdir()
+    trainer = world.trainer()
+    call = SimpleNamespace(settings={"batch": 4, "samples": 9, "accumulate": 2}, seed=3,
+                           stamp={"inputs": {"faces": tmp_path / "faces"}})  # fmt: skip
+    told = fingerprint_of(call, trainer)
+    assert told["code"] == code_version(*TRAINING_CODE) and told["seed"] == 3 and len(told["faces"]) == 64
+    assert "batch" in told and not {"samples", "accumulate"} & set(told)
+
+
+def test_published_forms_have_one_rate_for_both_nets_and_mended_ones_their_own():
+    for version in ("v1", "v4", "v5_1", "v8", "v9"):
+        published = world.trainer(version, published=True)
+        rates = {group["lr"] for net in (published.generator_optimizer, published.discriminator_optimizer)
+                 for group in net.param_groups}  # fmt: skip
+        assert rates == {1e-4}, version
+    mended = world.trainer("v1", rates=Rates(discriminator=3e-3))
+    assert mended.discriminator_optimizer.param_groups[0]["lr"] == 3e-3
+
+
+def test_centres_of_labels_follow_the_mapping_while_training():
+    trainer = world.trainer("v5_3", rates=Rates(mapping=1e-2))
+    label = torch.zeros(1, 3)
+    before = trainer.truncation._centre(label[0]).clone()
+    trainer.step()
+    with torch.no_grad():
+        now = trainer.generator.mapping(trainer.truncation.z, label.expand(len(trainer.truncation.z), -1)).mean(0)
+    assert torch.allclose(trainer.truncation._centre(label[0]), now) and not torch.allclose(now, before)
+
+
+def test_a_batch_that_makes_no_whole_groups_is_refused():
+    with pytest.raises(PipelineError, match="a batch of 6 faces cannot be split into groups of 4"):
+        world.trainer("v1", batch=6)
+
+
+def test_only_real_faces_of_the_published_v5_are_changed():
+    trainer = world.trainer("v5_1", published=True)
+    images = torch.rand(4, 3, 16, 16)
+    trainer.augment = V5_JITTER
+    changes = trainer.augment.draw(4, 16)
+    assert torch.equal(trainer._as_fake(images, changes), images)
+    assert not torch.equal(trainer.augment.apply(images, changes), images)
 
 
 def test_log_has_a_row_per_interval_and_monitors_at_their_steps(tmp_path):
