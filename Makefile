@@ -10,7 +10,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## all six stages on the bundled world of virtual faces, into runs/demo; again: only what is missing or stale
-	$(PY) run_pipeline.py --profile demo --run $(RUN)
+	$(PY) run_pipeline.py --profile demo --run "$(RUN)"
 
 test: setup ## all tests
 	$(PY) -m pytest
@@ -51,15 +51,15 @@ measure: setup ## measure renders, generator and latent space; needs the renders
 
 FAMILY := v1 v2 v3 v4 v5 v8 v9
 family: setup ## every version of the fine-tuning family, mended and as published, with reports (more than an hour on one core)
-	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run $(RUN) --version $$version || exit 1; done
-	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run $(RUN) --version $$version --published || exit 1; done
+	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run "$(RUN)" --version $$version || exit 1; done
+	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run "$(RUN)" --version $$version --published || exit 1; done
 
-publish: ## copy the reports of a run, with their pictures, into reports/, and its strip into images/
-	$(PY) -m pipeline.publish --run $(RUN)
-	cp $(RUN)/reports/vectorfind_svm_w/strip_mouth.jpg images/strip.jpg
+publish: setup ## copy the reports of a run, with their pictures, into reports/, and its strip into images/
+	$(PY) -m pipeline.publish --run "$(RUN)"
+	cp "$(RUN)"/reports/vectorfind_svm_w/strip_mouth.jpg images/strip.jpg
 
 clean: ## remove the demo run and caches; other runs and .venv stay
-	rm -rf $(RUN) .ruff_cache .pytest_cache
+	rm -rf -- "$(RUN)" .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # The copy of requirements.txt inside .venv tells what is installed; it is written last, so a killed install starts over.

@@ -37,6 +37,10 @@ CODE = (
     "segmentation.classes",
     "segmentation.photographs",
 )
+HEAD_POSE_CODE = {
+    "oracle": ("virtual_face.oracle",),
+    "facexformer": ("segmentation.facexformer", "segmentation.facexformer_parser"),
+}
 BATCH = 64
 DECIMALS = 6  # of z-scores
 POLICIES = ("drop", "impute")
@@ -88,6 +92,8 @@ def settings_of(profile: Profile, options: Options) -> dict[str, Any]:
 
     if options.algorithm not in ALGORITHMS:
         raise PipelineError(f"--algorithm {options.algorithm} is unknown; use {' or '.join(ALGORITHMS)}")
+    known = ("missing", "robust", "hairstyle", "head_pose")
+    profile.refuse_unknown("property_score", profile.section("property_score"), known)
     missing = profile.get("property_score.missing", "drop")
     if missing not in POLICIES:
         raise PipelineError(
@@ -140,7 +146,7 @@ def plan(options: Options) -> Plan:
             "pictures": pictures,
             **({"head_pose": profile.weight(SOURCES[head_pose])} if head_pose else {}),
         },
-        "code": code_version(*CODE),
+        "code": code_version(*CODE, *HEAD_POSE_CODE.get(head_pose, ())),
     }
     names = [run.path(*name.split("/")) for name in table_names(options.algorithm, options.published)]
     images = Path(options.images) if options.images else None
@@ -219,7 +225,7 @@ def _pictures(work: Plan, found: "pd.DataFrame") -> Iterator[tuple["np.ndarray",
             rows = found.iloc[start : start + BATCH]
             maps, faces = (
                 np.stack([read(folder / result_name(kind, img_no)) for img_no in rows["img_no"]])
-                for read, kind in ((_read_map, "parsing"), (read_image, "face"))
+                for read, kind in ((_read_map, "parsing"), (_read_crop, "face"))
             )
             wholes = None
             if work.algorithm == "v1" and work.published:
@@ -255,10 +261,16 @@ def _whole(work: Plan, img_path: str) -> "np.ndarray":
     import cv2
 
     from segmentation.classes import SIZE
-    from segmentation.photographs import DETECTOR_PIXELS, Photograph
+    from segmentation.photographs import DETECTOR_PIXELS, Photograph, UnreadablePhotograph
 
     if work.images:
-        picture, _ = Photograph.open(work.images / img_path).reduced(DETECTOR_PIXELS[-1])
+        try:
+            picture, _ = Photograph.open(work.images / img_path).reduced(DETECTOR_PIXELS[-1])
+        except UnreadablePhotograph as error:
+            raise PipelineError(
+                f"{work.images / img_path} cannot be read ({error}); run run_segmentation.py --images again, which "
+                "names such files and leaves them out"
+            ) from None
     else:
         picture = read_image(work.run.path(*img_path.split("/")))
     return cv2.resize(picture, (SIZE, SIZE))
@@ -274,6 +286,18 @@ def _read_map(path: Path) -> "np.ndarray":
             "delete it and run run_segmentation.py again"
         )
     return parsing
+
+
+def _read_crop(path: Path) -> "np.ndarray":
+    from segmentation.classes import SIZE
+
+    face = read_image(path)
+    if face.shape != (SIZE, SIZE, 3):
+        raise PipelineError(
+            f"{path} is no face crop: {face.shape[1]}x{face.shape[0]} pixels instead of {SIZE}x{SIZE}; delete it and "
+            "run run_segmentation.py again"
+        )
+    return face
 
 
 def _normalised(work: Plan, raw: "pd.DataFrame"):

@@ -12,18 +12,27 @@ from cnn.labels import Origin, match_labels, read_labels
 from cnn.models import (
     ModelPlan,
     bundled_path,
+    check_one_training,
     copy_bundled,
     is_trained_here,
     model_paths,
     plan_bundled,
     plan_training,
-    provenance_of,
     train_models,
     write_logs,
 )
 from cnn.pictures import FILTERED, FOLDER, list_pictures
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
-from pipeline.artefacts import code_version, digest, is_fresh, remove_leftovers, stamp_path, write_stamp
+from pipeline.artefacts import (
+    code_version,
+    digest,
+    is_fresh,
+    provenance_of,
+    remove_leftovers,
+    stamp_path,
+    write_json,
+    write_stamp,
+)
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from pipeline.precision import half_precision, wants_half
@@ -39,7 +48,7 @@ python run_cnn.py --run runs/small --min-passed 20
 python run_cnn.py --train --run runs/demo --device auto
 """
 SCORING_CODE = ("cnn.fit", "cnn.stack", "cnn.filter_cnn", "cnn.scoring", "cnn.pictures")
-SELECTION_CODE = ("cnn.selection", "cnn.labels", "cnn.metrics", "cnn.schemas")
+SELECTION_CODE = ("cnn.settings", "cnn.selection", "cnn.labels", "cnn.metrics", "cnn.schemas")
 LOG_CODE = ("cnn.models", "cnn.schemas")
 
 
@@ -49,6 +58,7 @@ class Options(StageOptions):
 
     Takes the bundled models of the profile (trains where it names none); --train trains five folds per property on the
     labelled faces, resumable after each fold. Labelled faces keep their labels, all others get the mean of five models.
+    --force without --train takes the bundled models instead of those that were trained in the run.
     """
 
     train: bool = False
@@ -89,7 +99,8 @@ def plan(options: Options) -> Plan:
     labels, labelled, notes = None, pd.DataFrame(columns=["img_no", *FILTER_NAMES]), []
     if settings.labels is not None:
         labels = read_labels(settings.labels)
-        labelled, notes = match_labels(settings.labels, labels, pictures, run)
+        needed = options.train or not settings.bundled
+        labelled, notes = match_labels(settings.labels, labels, pictures, run, needed, given=bool(options.labels))
         labelled = labelled.merge(pictures[["img_no", "img_path"]], on="img_no", validate="one_to_one")
     faces_from = {"generator": origin.generator, "psi": origin.psi}
     work = Plan(profile, run, settings, pictures, labels, labelled, [], faces_from, notes)
@@ -100,13 +111,16 @@ def plan(options: Options) -> Plan:
 def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
     run, settings = work.run, work.settings
     trained = [path for paths in model_paths(run).values() for path in paths if is_trained_here(path)]
-    if not options.train and trained and not options.force:
-        if len(trained) < len(FILTER_NAMES) * FOLDS:
+    whole = len(trained) == len(FILTER_NAMES) * FOLDS
+    if not options.train and trained and not options.force and (whole or settings.bundled):
+        if not whole:
             raise PipelineError(
                 f"only {len(trained)} of {len(FILTER_NAMES) * FOLDS} filter CNNs of {run} are trained; "
                 "go on with --train, or take the bundled ones with --force"
             )
-        work.notes.append("the models that were trained in this run are kept; --force goes back to the bundled ones")
+        check_one_training(run)
+        instead = "--force goes back to the bundled ones" if settings.bundled else "--train --force trains anew"
+        work.notes.append(f"the models that were trained in this run are kept; {instead}")
         return []
     if not options.train and settings.bundled:
         _check_bundled(work.profile, settings.bundled)
@@ -264,6 +278,7 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
 
     table = read_table(scores, ALL_SCORES)
     check_enough(table, work.settings.cutoffs, work.settings.min_passed, work.run)
+    write_json(stamp_path(filtered), {"command": COMMAND})  # begun: a kill in between must not look like the end
     added, removed = sync_filtered(work.run, table)
     passing = int(table["passed"].sum())
     write_stamp(filtered, command=COMMAND, rows=passing, **folder_stamp)

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.artefacts import (
     code_version,
     is_fresh,
+    provenance_of,
     read_json,
     save_image,
     stamp_path,
@@ -100,7 +101,7 @@ def plan(options: Options) -> Plan:
             raise PipelineError(f"--published chooses among versions; {shown(path)} is a file and says it by itself")
         if not path.is_file():
             raise PipelineError(f"--version {shown(path)}: there is no such file")
-        known = _provenance(path).get("psi")
+        known = provenance_of(path).get("psi")
         tag, psi = path.stem, known if options.psi is None else options.psi
     else:
         name = f"v5_{options.experiment or max(EXPERIMENTS)}" if options.version == "v5" else options.version
@@ -197,14 +198,9 @@ def _faces(options: Options, work: Plan) -> np.ndarray:
 
 
 def _conditional(work: Plan) -> bool:
-    known = _provenance(work.generator).get("version", "")
+    known = provenance_of(work.generator).get("version", "")
     name = known.removesuffix("_published")
     return version_of(name).conditional if name else True
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    stamp = stamp_path(path)
-    return (read_json(stamp).get("provenance") or {}) if stamp.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ python run_original_generator.py --generator v1 -n 15000 --run runs/v1_faces
 """
 CODE = (
     "run_original_generator",
+    "stylegan.checkpoint",
     "stylegan.generator",
     "stylegan.mapping",
     "stylegan.layers",
@@ -46,6 +47,7 @@ CODE = (
     "pipeline.images",
     "pipeline.seeds",
     "pipeline.sheets",
+    "stylegan_modified.labels",
 )
 SHEET_FACES, SHEET_COLUMNS = 64, 8
 
@@ -61,7 +63,8 @@ class Options(StageOptions):
     """
 
     n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
-    """Number of images: the first n of the seeds; all of them unless given."""
+    """Number of images: the first n of the seeds, and those that follow where the profile's do not suffice; all of them
+    unless given."""
     seeds: str | None = None
     """Seed of each image in order, for example 0,1,4-6; those of the profile unless given."""
     psi: float | None = None
@@ -100,13 +103,17 @@ def plan(options: Options) -> Plan:
     seeds = parse_seeds(options.seeds or profile.read("stylegan.seeds", str))
     if options.n is not None:
         if options.seeds is None and options.n > len(seeds):
-            seeds = list(range(options.n))
+            last = max(seeds)
+            seeds += parse_seeds(f"{last + 1}-{last + options.n - len(seeds)}")
         if not 1 <= options.n <= len(seeds):
             raise PipelineError(
                 f"-n {options.n}: --seeds names {len(seeds)} images; give 1 to {len(seeds)} or more seeds"
             )
         seeds = seeds[: options.n]
-    psi = profile.read("stylegan.psi", float, 1.0) if options.psi is None else options.psi
+    profile.refuse_unknown("stylegan", profile.section("stylegan"), ("seeds", "psi", "batch"))
+    psi = profile.read("stylegan.psi", float, 1.0, low=0, high=1) if options.psi is None else options.psi
+    if not 0 <= psi <= 1:
+        raise PipelineError(f"--psi {psi}: give 0 (all faces are the mean one) to 1 (no truncation)")
     batch = profile.read("stylegan.batch", int, 32, low=1) if options.batch is None else options.batch
     if batch < 1:
         raise PipelineError(f"--batch {batch}: at least 1 image at a time")
@@ -141,7 +148,13 @@ def run(options: Options) -> None:
     _check_disk(work)
     limit_threads()
     generator = _load(work, resolve_device(options.device))
-    origin = {"generator": digest(work.generator), "code": work.stamp["code"], "psi": work.psi, "seeds": work.seeds}
+    origin = {
+        "generator": digest(work.generator),
+        "code": work.stamp["code"],
+        "psi": work.psi,
+        "half": work.half,
+        "seeds": work.seeds,
+    }
     missing = _clear_folder(work, origin, force=options.force)
     if len(missing) < len(work.seeds):
         summary.note(f"{len(work.seeds) - len(missing)} images of an earlier run were whole and stayed")

@@ -86,6 +86,9 @@ def run(options: Options) -> None:
         except PipelineError as error:
             _print_overview(results, chosen, start)
             raise PipelineError(f"stage {name} ({script}.py): {error}") from error
+        except OSError:
+            _print_overview(results, chosen, start)
+            raise
         summaries = Summary.printed[seen:]
         fresh = bool(summaries) and not any(summary.written for summary in summaries)
         seconds = time.perf_counter() - before

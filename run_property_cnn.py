@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cnn.pictures import FILTERED, NAME, read_pictures
+from cnn.pictures import FILTERED, read_pictures
 from cnn.settings import read_training
 from pipeline.artefacts import (
     atomic,
+    check_whole,
     code_version,
     digest,
     is_fresh,
+    provenance_of,
     read_arrays,
     read_json,
     remove_leftovers,
@@ -28,10 +31,11 @@ from pipeline.artefacts import (
 )
 from pipeline.command import StageOptions, Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.images import NUMBERED
 from pipeline.precision import half_precision, wants_half
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
-from pipeline.seeds import format_seeds
+from pipeline.seeds import format_seeds, parse_seeds
 from pipeline.tables import read_table, write_table
 from property_score.measure import PROPERTIES
 from property_score.property_settings import PARTS, PropertyTraining
@@ -49,7 +53,7 @@ SCORES = ("segmentation", "property_score_results", "all_scores_v2.csv")
 NORMALISATION = ("segmentation", "property_score_results", "normalisation.json")
 CNN_SCORES = ("segmentation", "property_score_results", "all_scores_v2_cnn.csv")
 LATENTS = ("stylegan", "latents.npz")
-SOURCES = ("unseen", "out of fold")
+SOURCES = ("unseen", "out of fold", "trained on")
 CODE = (
     "cnn.fit",
     "cnn.stack",
@@ -64,6 +68,7 @@ SCORING_CODE = (
     "cnn.pictures",
     "property_score.normalisation",
     "property_score.property_cnn",
+    "property_score.property_training",
 )
 BATCH = 64
 
@@ -74,7 +79,9 @@ class Options(StageOptions):
 
     Takes the bundled property CNN of the profile (trains where it names none); --train trains all eight outputs
     together on the z-scores of stage 4: 80 % of the faces, early stop on 10 %, figures from the last 10 %. Resumable.
-    The faces that it trained on are scored by networks that did not see them (column source: out of fold).
+    The faces that it trained on are scored by networks that did not see them (column source: out of fold); a face
+    that a model from elsewhere was trained on is named so (trained on) and has no part in the figures. --force without
+    --train takes the bundled model instead of the one that was trained in the run.
     """
 
     train: bool = False
@@ -145,7 +152,8 @@ def plan(options: Options) -> Plan:
         if options.epochs < 1:
             raise PipelineError(f"--epochs {options.epochs}: give at least 1")
         training["epochs"] = options.epochs
-    names = [path.stem for path in run.path(*FILTERED).glob("*.jpg") if NAME.fullmatch(path.name)]
+    check_whole(run.path(*FILTERED), f"run run_cnn.py --run {run} again")
+    names = [path.stem for path in run.path(*FILTERED).glob("*.jpg") if NUMBERED.fullmatch(path.name)]
     numbers = np.array(sorted(map(int, names)), dtype=int)
     if not len(numbers) and not _none_passed(run):
         raise PipelineError(f"no filtered faces in {run.path(*FILTERED)}; run run_cnn.py --run {run} first")
@@ -161,7 +169,9 @@ def plan(options: Options) -> Plan:
                 f"{model} is missing; run run_property_cnn.py --run {run} first, with or without --train"
             )
     elif not options.train and here and not options.force:
-        work.notes.append("the property CNN that was trained in this run is kept; --force goes back to the bundled one")
+        bundled = profile.get("weights.property_cnn", None)
+        instead = "--force goes back to the bundled one" if bundled else "--train --force trains anew"
+        work.notes.append(f"the property CNN that was trained in this run is kept; {instead}")
     elif not options.train and profile.get("weights.property_cnn", None):
         work.bundled = profile.weight("property_cnn")
         inputs = {"bundled": work.bundled}
@@ -228,16 +238,12 @@ def _model(work: Plan, options: Options, summary: Summary) -> None:
     elif work.bundled:
         with atomic(work.model) as temporary:
             shutil.copyfile(work.bundled, temporary)
-        write_json(stamp_path(work.model), {"provenance": _provenance(work.bundled), "sha256": digest(work.model)})
+        write_json(stamp_path(work.model), {"provenance": provenance_of(work.bundled), "sha256": digest(work.model)})
         write_stamp(work.model, command=COMMAND, **work.model_stamp)
         summary.wrote(work.model, f"bundled, from {shown(work.bundled)}")
     else:
         _train(work, options)
         summary.wrote(work.model, "trained")
-
-
-def _provenance(model: Path) -> dict[str, Any]:
-    return (read_json(stamp_path(model)).get("provenance") or {}) if stamp_path(model).exists() else {}
 
 
 def _train(work: Plan, options: Options) -> None:
@@ -279,6 +285,7 @@ def _train(work: Plan, options: Options) -> None:
     used = trained.parts != "test"
     out_of_fold = pd.DataFrame(scores[used], columns=[f"{name}_score" for name in PROPERTIES])
     out_of_fold.insert(0, "img_no", known.loc[used, "img_no"].to_numpy())
+    split = known[["img_no"]].assign(part=trained.parts, picture=_pictures(work, known["img_no"]))
     save_weights(
         work.model,
         trained.network.state_dict(),
@@ -291,13 +298,18 @@ def _train(work: Plan, options: Options) -> None:
         normalisation=normalisation.record(),
         test_figures=_text(trained.test_figures),
         log=_text(trained.log),
-        split=_text(known[["img_no"]].assign(part=trained.parts)),
+        split=_text(split),
         out_of_fold=_text(out_of_fold),
         **_trained_on(work, known["img_no"]),
     )
     write_stamp(work.model, command=f"{COMMAND} --train", **work.model_stamp)
     for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(work.folds))):
         remove_checkpoint(path)
+
+
+def _pictures(work: Plan, numbers: Iterable[int]) -> list[str]:
+    """What tells the picture of each face from another one of the same number."""
+    return [digest(work.picture(img_no))[:16] for img_no in numbers]
 
 
 def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, str]:
@@ -321,7 +333,7 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     """Bring scores and figures up to date and return the figures."""
     target, figures = work.run.path(*CNN_SCORES), work.log("figures.csv")
     # Other folds give other scores of the training's own faces and leave the weights as they are.
-    record = _provenance(work.model)
+    record = provenance_of(work.model)
     known = hashlib.sha256("".join(str(record.get(name)) for name in ("split", "out_of_fold")).encode()).hexdigest()
     stamp = {
         "options": {"resolution": work.resolution, "half": work.half, "known_scores": known[:16]},
@@ -355,6 +367,9 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     for path in tables:
         write_stamp(path, command=COMMAND, rows=len(scores), **stamp)
         summary.wrote(path, f"{len(scores)} faces" if path == target else "the CNN against stage 4")
+    seen = int((scores["source"] == "trained on").sum())
+    if seen:
+        summary.note(f"{seen} faces are of seeds that the CNN was trained on; they have no part in its figures")
     folded = int((scores["source"] == "out of fold").sum())
     if folded:
         summary.note(f"{folded} faces that the CNN was trained on are scored by networks that did not see them")
@@ -380,7 +395,7 @@ def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
     frame.insert(0, "img_no", work.numbers)
     paths = [work.run.relative(work.picture(img_no)) for img_no in work.numbers]
     frame.insert(1, "img_path", pd.Series(paths, dtype=str))
-    frame["source"] = "unseen"
+    frame["source"] = np.where(frame["img_no"].isin(_seen_elsewhere(work)), "trained on", "unseen")
     known = _out_of_fold(work)
     if known is not None:
         rows = frame["img_no"].isin(known["img_no"]).to_numpy()
@@ -403,12 +418,13 @@ def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
     stage4 = read_table(work.run.path(*SCORES), score_schema())
     split = _split(work)
     faces = "test" if split is not None else "all filtered"
+    scores = scores[scores["source"] != "trained on"]
     if split is not None:
         stage4 = stage4[stage4["img_no"].isin(split.loc[split["part"] == "test", "img_no"])]
     both = scores.merge(stage4, on="img_no", suffixes=("_cnn", "_v2"), validate="one_to_one")
     columns = {side: [f"{name}_score_{side}" for name in PROPERTIES] for side in ("cnn", "v2")}
     found = both[columns["cnn"]].to_numpy(np.float64)
-    record, here = _provenance(work.model).get("normalisation"), work.run.path(*NORMALISATION)
+    record, here = provenance_of(work.model).get("normalisation"), work.run.path(*NORMALISATION)
     known = record is not None and here.exists()
     if known:
         own, units = Normalisation.from_record(record, stamp_path(work.model)), Normalisation.load(here)
@@ -421,32 +437,53 @@ def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split(work: Plan) -> pd.DataFrame | None:
-    return _trained_table(work, "split")
+    """Which of the run's faces the model trained, validated and tested on; None where it has seen none of them.
+
+    A face counts while its number shows the picture that it showed then.
+    """
+    split = _trained_table(work, "split")
+    if split is None or "picture" not in split:
+        return split
+    there = split[split["img_no"].isin(work.numbers)]
+    split = there[there["picture"].to_numpy() == np.array(_pictures(work, there["img_no"]), dtype=object)]
+    return split if len(split) else None
 
 
 def _out_of_fold(work: Plan) -> pd.DataFrame | None:
-    return _trained_table(work, "out_of_fold")
+    table, split = _trained_table(work, "out_of_fold"), _split(work)
+    if table is None or split is None:
+        return None
+    return table[table["img_no"].isin(split["img_no"])]
 
 
 def _trained_table(work: Plan, name: str) -> pd.DataFrame | None:
     """A table of the record beside a model that was trained in this run; a bundled one has none of its faces."""
     if _source(work.model) != "trained":
         return None
-    record = _provenance(work.model)
+    record = provenance_of(work.model)
     if name not in record:
         raise PipelineError(f"{stamp_path(work.model)} lacks the training's {name}; train again with --train --force")
-    return pd.read_csv(io.StringIO(record[name]))
+    return pd.read_csv(io.StringIO(record[name]), dtype={"picture": str})
+
+
+def _seen_elsewhere(work: Plan) -> np.ndarray:
+    """Numbers of the faces that a model from elsewhere was trained on, as far as seeds tell: those of the generator."""
+    seeds, path = provenance_of(work.model).get("trained_on"), work.run.path(*LATENTS)
+    if not seeds or _source(work.model) == "trained" or not path.exists():
+        return np.empty(0, int)
+    arrays = read_arrays(path, ("img_no", "seed"))
+    return arrays["img_no"][np.isin(arrays["seed"], parse_seeds(seeds))]
 
 
 def _write_logs(work: Plan) -> None:
     """Write split and epochs of the model's training from the record beside it; a bundled model has no split here."""
     from pandera.pandas import Check, Column, DataFrameSchema
 
-    record, split = _provenance(work.model), _split(work)
+    record, split = provenance_of(work.model), _split(work)
     paths = {"split": work.log("split.csv"), "log": work.log("train_log_property_cnn.csv")}
     if split is not None:
         number, part = Column(int, unique=True), Column(str, Check.isin(PARTS))
-        write_table(paths["split"], split, DataFrameSchema({"img_no": number, "part": part}))
+        write_table(paths["split"], split[["img_no", "part"]], DataFrameSchema({"img_no": number, "part": part}))
     else:
         paths["split"].unlink(missing_ok=True)
     if "log" in record:

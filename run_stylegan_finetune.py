@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.artefacts import is_fresh, read_json, stamp_path, write_stamp
+from pipeline.artefacts import is_fresh, provenance_of, read_json, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main
 from pipeline.errors import PipelineError
 from pipeline.run import Run
@@ -127,7 +127,7 @@ def _export(work: ClimbPlan, path: Path) -> None:
     base = work.weights["base"]
     if path.resolve().parent != base.resolve().parent:
         raise PipelineError(f"--export {path}: the file leans on {base} and must lie beside it; give {base.parent}/...")
-    known = read_json(stamp_path(work.generator))["provenance"]
+    known = provenance_of(work.generator)
     result = read_json(work.result)
     told = {name: result["labels_50"][f"{name}_corr"] for name in OBEYED}
     save_beside(path, load_generator(work.generator), base, **known, labels_obeyed=told, faces=len(work.faces))

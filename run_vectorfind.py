@@ -126,6 +126,8 @@ class VectorFindOptions(StageOptions):
 def plan(options: VectorFindOptions) -> Plan:
     """Check paths, names and numbers without loading a model; PipelineError for what cannot work."""
     profile, run = Profile.load(options.profile), Run(options.run)
+    known = ("pool", "k_percent", "faces", "passes", "batch")
+    profile.refuse_unknown("vectorfind", profile.section("vectorfind"), known)
     method = "imported" if options.vectors else options.method
     shape = (method, options.position, options.groups, options.conditional, options.grid)
     setting = Setting(*shape, options.mended, options.cuts)

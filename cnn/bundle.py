@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn.models import bundled_path, is_trained_here, model_paths, provenance_of
-from pipeline.artefacts import read_weights, save_weights
+from cnn.models import bundled_path, check_one_training, is_trained_here, model_paths
+from pipeline.artefacts import provenance_of, read_weights, save_weights
 from pipeline.command import Summary, main
 from pipeline.errors import PipelineError
 from pipeline.run import Run
@@ -29,6 +29,7 @@ def bundle(options: Options) -> None:
     """Write them; PipelineError if a model is missing or was not trained in the run."""
     run, folder, summary = Run(options.run), Path(options.to), Summary("bundle filter CNNs")
     size = 0
+    check_one_training(run)
     for name, paths in model_paths(run).items():
         for fold, path in enumerate(paths):
             record = provenance_of(path)

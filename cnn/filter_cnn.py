@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from cnn.fit import Window, fit_stack
 from cnn.settings import FILTERS, Architecture
 from cnn.stack import ConvStack
-from pipeline.artefacts import load_into, read_weights
+from pipeline.artefacts import load_into, provenance_of, read_weights
+from pipeline.errors import PipelineError
 
 
 class FilterCNN(ConvStack):
@@ -54,6 +56,18 @@ def to_unit(images: torch.Tensor) -> torch.Tensor:
     return images * 0.5 + 0.5
 
 
+def _check_architecture(path: Path, property_name: str, architecture: Architecture) -> None:
+    """PipelineError where the record beside a model tells of another crop or size than the profile gives it."""
+    told, wanted = provenance_of(path).get("architecture"), json.loads(json.dumps(architecture.options()))
+    if told is not None and told != wanted:
+        keys = [key for key in wanted if told.get(key) != wanted[key]]
+        raise PipelineError(
+            f"{path} was trained with {', '.join(f'{key} {told.get(key)}' for key in keys)}, the profile says "
+            f"{', '.join(f'{wanted[key]}' for key in keys)} for {property_name}; mend [cnn] (and [cnn.windows]) of the "
+            "profile, or train anew with run_cnn.py --train"
+        )
+
+
 class FilterEnsemble:
     """The fold models of one property in eval mode; its score is the mean of their probabilities."""
 
@@ -70,6 +84,7 @@ class FilterEnsemble:
         for path in paths:
             model = build(property_name, architecture)
             load_into(model, read_weights(path), path)
+            _check_architecture(path, property_name, architecture)
             models.append(model.to(device, memory_format=torch.channels_last))
         return cls(models)
 

@@ -73,22 +73,31 @@ def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:
     return seeds[labels["img_no"].to_numpy()]
 
 
-def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, list[str]]:
+def match_labels(
+    path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: Run, needed: bool = True, given: bool = True
+) -> tuple[pd.DataFrame, list[str]]:
     """The label rows that belong to the run's pictures, and notes for the summary.
 
     A row counts when the picture of the same img_no came from the same seed, or when the table records no origin at
     all; of pictures whose generator is not recorded none does, unless the labels name none either. PipelineError if the
-    labels were made for the faces of another generator or another truncation.
+    labels were made for the faces of another generator or another truncation; where nothing has to be labelled (not
+    `needed`: nothing is trained) and the table is not `given` but the profile's own, no labels are used instead.
     """
     notes = []
     made_for, found = Origin.of_stamp(path), Origin.of_stamp(run.path(*FOLDER))
-    if made_for.generator and found.generator and made_for.generator != found.generator:
+    others = made_for.generator and found.generator and made_for.generator != found.generator
+    stretched = made_for.psi is not None and found.psi is not None and made_for.psi != found.psi
+    if (others or stretched) and not needed and not given:
+        what = "another generator's faces" if others else f"faces of truncation psi {made_for.psi}"
+        notes.append(f"{shown(path)} labels {what}; no labels are used, the CNNs score all faces")
+        return labels[:0].reset_index(drop=True), notes
+    if others:
         raise PipelineError(
             f"the labels {shown(path)} were made for the faces of generator {made_for.generator[:12]}, but the "
             f"faces in {run} come from generator {found.generator[:12]}; label these faces anew and give the "
             "table with --labels, or sample the faces again with the generator of the profile"
         )
-    if made_for.psi is not None and found.psi is not None and made_for.psi != found.psi:
+    if stretched:
         raise PipelineError(
             f"the labels {shown(path)} were made for faces with truncation psi {made_for.psi}, but those in {run} have "
             f"psi {found.psi}; sample the faces again with psi {made_for.psi}, or label these and use --labels"
@@ -104,6 +113,15 @@ def match_labels(path: Path, labels: pd.DataFrame, pictures: pd.DataFrame, run: 
         notes.append("which generator the labelled faces come from is not recorded; labels are taken on trust")
     seed_of = pictures.set_index("img_no")["seed"].reindex(labels["img_no"]).to_numpy()
     known = ~np.isnan(seed_of)
+    if given and not known.all():
+        first = labels["img_no"].to_numpy()[~known][0]
+        if not known.any():
+            raise PipelineError(
+                f"{shown(path)}: none of the {len(labels)} labelled faces is in {run}; it labels img_no {first} and so "
+                f"on, the run has {pictures['img_no'].min()} to {pictures['img_no'].max()}; number the rows as the "
+                "pictures are"
+            )
+        notes.append(f"{(~known).sum()} of {len(labels)} labels belong to no picture of this run, the first to {first}")
     # A table without an origin, as one made by hand, names pictures of this run and knows of no seeds.
     on_trust = made_for.seeds is None and not made_for.generator
     same = known & ((seed_of == -1) | on_trust | (seed_of == label_seeds(path, labels)))

@@ -19,9 +19,18 @@ import pandas as pd
 from cnn.labels import deal_folds
 from cnn.pictures import read_pictures
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
-from pipeline.artefacts import atomic, code_version, digest, is_fresh, read_json, stamp_path, write_json, write_stamp
+from pipeline.artefacts import (
+    atomic,
+    code_version,
+    digest,
+    is_fresh,
+    provenance_of,
+    read_json,
+    stamp_path,
+    write_json,
+    write_stamp,
+)
 from pipeline.errors import PipelineError
-from pipeline.profile import shown
 from pipeline.progress import progress
 from pipeline.run import Run
 
@@ -44,16 +53,28 @@ def bundled_path(folder: Path, property_name: str, fold: int) -> Path:
     return folder / f"{property_name}_model_{fold}.pth"
 
 
-def provenance_of(path: Path) -> dict[str, Any]:
-    """The training record beside a model file; empty when there is none."""
-    return (read_json(stamp_path(path)).get("provenance") or {}) if stamp_path(path).exists() else {}
-
-
 def is_trained_here(path: Path) -> bool:
     """Tell whether a run's model was trained in that run (and not copied)."""
     if not path.exists() or not stamp_path(path).exists():
         return False
     return (read_json(stamp_path(path)).get("options") or {}).get("source") == "trained"
+
+
+def check_one_training(run: Run) -> None:
+    """PipelineError where the models of a run come from different trainings: one that was stopped halfway."""
+    kinds = {}
+    for name, paths in model_paths(run).items():
+        for path in paths:
+            record = provenance_of(path)
+            common = [record.get(key) for key in ("labels_sha256", "fold_seed", "seed", "faces", "faces_from")]
+            kinds.setdefault(repr(common), path)
+            kinds.setdefault(name + repr([record.get(key) for key in ("architecture", "training")]), path)
+    if len(kinds) > 1 + len(FILTER_NAMES):
+        raise PipelineError(
+            f"the filter CNNs of {run} come from different trainings, as when one is stopped halfway "
+            f"({', '.join(sorted(path.name for path in kinds.values()))} differ); go on with run_cnn.py --train and "
+            "the same labels, or begin anew with --train --force"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,16 +91,11 @@ class ModelPlan:
 
 
 def plan_bundled(run: Run, folder: Path, force: bool = False) -> list[ModelPlan]:
-    """Copies of the bundled models; PipelineError naming the first missing file."""
+    """Copies of the bundled models, which have to be there."""
     plans = []
     for name in FILTER_NAMES:
         for fold in range(FOLDS):
             source, path = bundled_path(folder, name, fold), model_path(run, name, fold)
-            if not source.is_file():
-                raise PipelineError(
-                    f"bundled filter CNN {shown(source)} is missing; git checkout brings the bundled "
-                    "files back, or train anew with run_cnn.py --train"
-                )
             stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": source}, "code": ""}
             fresh, reason = is_fresh(path, **stamp)
             plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, reason, source))
@@ -98,7 +114,6 @@ def plan_training(
             "source": "trained",
             "architecture": settings.architectures[name].options(),
             "learning_rate": settings.learning_rates[name],
-            "logged_cutoff": settings.cutoffs[name],
             "training": asdict(settings.trainings[name]),
             "fold_seed": settings.fold_seed,
             "faces": _text_digest(sizes),

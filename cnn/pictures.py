@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.artefacts import read_arrays, read_image
+from pipeline.artefacts import check_whole, read_arrays, read_image, read_json, stamp_path
 from pipeline.errors import PipelineError
+from pipeline.images import NUMBERED
 from pipeline.run import Run
+from pipeline.seeds import parse_seeds
+from pipeline.whole import is_leftover
 
 FOLDER = ("stylegan", "synthesize_results")
 LATENTS = ("stylegan", "latents.npz")
 FILTERED = ("stylegan", "synthesize_results_filtered")
-NAME = re.compile(r"\d{6}\.jpg")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def list_pictures(run: Run) -> pd.DataFrame:
     """Table of the run's sampled faces: img_no, img_path (relative to the run), seed (-1 where it is not known).
 
-    PipelineError if there are none, or if one that latents.npz lists has no file.
+    PipelineError if there are none, if one that latents.npz lists has no file, if sampling was interrupted, or for a
+    picture of another name.
     """
     folder, latents = run.path(*FOLDER), run.path(*LATENTS)
-    names = sorted(path.name for path in folder.glob("*.jpg") if NAME.fullmatch(path.name))
+    again = f"run run_original_generator.py --run {run} again"
+    check_whole(folder, again)
+    pictures = [path.name for path in folder.glob("*") if path.suffix.lower() in PICTURES and not is_leftover(path)]
+    names = sorted((name for name in pictures if NUMBERED.fullmatch(name)), key=lambda name: int(name[:-4]))
+    strangers = sorted(set(pictures) - set(names))
+    if strangers:
+        raise PipelineError(
+            f"{folder / strangers[0]} is not named as a sampled face ({len(strangers)} such pictures): name pictures "
+            "of your own 000000.jpg, 000001.jpg, ... (JPEG, six digits), or move these away"
+        )
     if not names:
         raise PipelineError(
             f"no sampled faces in {folder}; run run_original_generator.py --run {run} first, or put pictures of your "
             "own there: 000000.jpg, 000001.jpg, ..., each of exactly the profile's resolution"
         )
-    numbers = np.array([int(name[:6]) for name in names])
+    numbers = np.array([int(name[:-4]) for name in names])
     seeds = np.full(len(numbers), -1)
     if latents.exists():
         arrays = read_arrays(latents, ("img_no", "seed"))
@@ -40,15 +52,20 @@ def list_pictures(run: Run) -> pd.DataFrame:
         if absent:
             raise PipelineError(
                 f"{len(absent)} faces listed in {latents} have no picture, the first is "
-                f"{folder / f'{absent[0]:06d}.jpg'}; run run_original_generator.py --run {run} again"
+                f"{folder / f'{absent[0]:06d}.jpg'}; {again}"
             )
         strangers = sorted(set(numbers.tolist()) - set(seed_of))
         if strangers:
             raise PipelineError(
                 f"{folder / f'{strangers[0]:06d}.jpg'} is not listed in {latents} ({len(strangers)} such pictures); "
-                f"run run_original_generator.py --run {run} again, or give pictures of your own a run of their own"
+                f"{again}, or give pictures of your own a run of their own"
             )
         seeds = np.array([seed_of[number] for number in numbers.tolist()])
+    elif stamp_path(folder).is_file() and (told := (read_json(stamp_path(folder)).get("origin") or {}).get("seeds")):
+        known = np.array(parse_seeds(told))
+        if len(known) != len(numbers) or numbers.max() >= len(known):
+            raise PipelineError(f"{folder} holds {len(numbers)} faces, its record tells of {len(known)}; {again}")
+        seeds = known[numbers]
     paths = ["/".join((*FOLDER, name)) for name in names]
     return pd.DataFrame({"img_no": numbers, "img_path": paths, "seed": seeds})
 

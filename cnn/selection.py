@@ -11,10 +11,11 @@ import pandas as pd
 
 from cnn.labels import deal_folds
 from cnn.metrics import binary_figures
-from cnn.pictures import FILTERED, NAME
+from cnn.pictures import FILTERED
 from cnn.settings import FILTER_NAMES, FILTERS, FOLDS, FilterSettings
 from pipeline.artefacts import atomic, remove_leftovers
 from pipeline.errors import PipelineError
+from pipeline.images import NUMBERED
 from pipeline.run import Run
 
 WANTED = {"gender": "woman", "quality": "good quality", "age": "young", "glass": "no glasses"}
@@ -132,7 +133,7 @@ def sync_filtered(run: Run, table: pd.DataFrame) -> tuple[int, int]:
     wanted = {Path(path).name: run.path(path) for path in table.loc[table["passed"], "img_path"]}
     removed = 0
     for path in folder.iterdir():
-        if NAME.fullmatch(path.name) and path.name not in wanted:
+        if NUMBERED.fullmatch(path.name) and path.name not in wanted:
             path.unlink()
             removed += 1
     added = 0

@@ -25,19 +25,14 @@ class FilterSetting:
     learning_rate: float
     cutoff: float
     keep_high: bool
-    label_one: str  # what a label of 1 means
 
 
-#                         window (top, bottom, left, right) layers                    rate   cutoff keep   label 1
+#                         window (top, bottom, left, right) layers                    rate   cutoff keep
 FILTERS: dict[str, FilterSetting] = {
-    "gender": FilterSetting(Window(0, 1, 0, 1), "32 64 P 128 P 128 P 256 P 256 P", 5e-5, 0.92, True, "woman"),
-    "quality": FilterSetting(
-        Window(0, 1 / 4, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.90, True, "good quality"
-    ),
-    "age": FilterSetting(Window(0, 1 / 2, 0, 1), "32 64 P 128 P 128 P 256 P 256", 2.5e-5, 0.008, False, "old"),
-    "glass": FilterSetting(
-        Window(5 / 16, 1 / 2, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.01, False, "glasses"
-    ),
+    "gender": FilterSetting(Window(0, 1, 0, 1), "32 64 P 128 P 128 P 256 P 256 P", 5e-5, 0.92, True),
+    "quality": FilterSetting(Window(0, 1 / 4, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.90, True),
+    "age": FilterSetting(Window(0, 1 / 2, 0, 1), "32 64 P 128 P 128 P 256 P 256", 2.5e-5, 0.008, False),
+    "glass": FilterSetting(Window(5 / 16, 1 / 2, 1 / 4, 3 / 4), "32 64 P 128 P 128 P 256", 5e-5, 0.01, False),
 }
 FILTER_NAMES = tuple(FILTERS)
 

@@ -1,6 +1,7 @@
 """What every command line shares: options, devices, threads, errors, and the summary at the end."""
 
 import ctypes
+import errno
 import inspect
 import os
 import sys
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 MOST_THREADS = 16
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h in glibc
+
+
+_CURES = {
+    errno.ENOSPC: "; free some space and run the same command again: it goes on with what is there",
+    errno.EDQUOT: "; free some space and run the same command again: it goes on with what is there",
+    errno.EACCES: "; give a place that may be written, as with --run, or change the rights",
+    errno.EROFS: "; give a place that may be written, as with --run",
+    errno.EISDIR: "; name a file",
+    errno.ENOTDIR: "; a file stands where a folder is wanted",
+}
 
 
 @dataclass
@@ -38,8 +49,9 @@ class StageOptions:
 def main(options_class: type, function: Callable[[Any], None], examples: str = "") -> None:
     """Parse the command line into `options_class`, call `function` with it, and end the process honestly.
 
-    A PipelineError becomes one message on stderr and exit code 2, an interrupt exit code 130. A negative `seed` is
-    refused here, for all commands that have one.
+    A PipelineError becomes one message on stderr and exit code 2, and so does what the file system refuses (no room, no
+    right, a file in a folder's place); an interrupt exit code 130. A negative `seed` is refused here, for all commands
+    that have one.
     """
     import tyro
 
@@ -57,8 +69,15 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where, cure = error.filename2 or error.filename, _CURES.get(error.errno, "")
+        print(f"error: {f'{where}: ' if where else ''}{os.strerror(error.errno)}{cure}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        without = " without --force" if getattr(options, "force", False) else ""
+        print(f"interrupted; run the same command again{without} to go on", file=sys.stderr)
         sys.exit(130)
 
 

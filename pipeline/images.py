@@ -1,5 +1,6 @@
 """Images and arrays on disk, written whole and checked when read."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from pipeline.errors import PipelineError
 from pipeline.whole import atomic
 
 JPEG_QUALITY = 95
+
+# Pictures of a run are named by their number: 000004.jpg, and 1000000.jpg where six digits do not suffice.
+NUMBERED = re.compile(r"\d{6}\.jpg|[1-9]\d{6,}\.jpg")
 
 
 def save_image(path: Path | str, image: np.ndarray) -> None:
@@ -49,7 +53,7 @@ def _read(path: Path | str, mode: str) -> np.ndarray:
     except FileNotFoundError:
         raise PipelineError(f"image {path} is missing; run the stage that writes it again") from None
     # PIL reports damage as OSError (truncated, unknown), SyntaxError or ValueError (broken PNG chunks).
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PipelineError(f"image {path} cannot be read ({error}); {cure}") from None
 
 

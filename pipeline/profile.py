@@ -14,6 +14,11 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
+# What stands at the top of a profile: two values, the files, and a section for each stage.
+SECTIONS = (
+    *("resolution", "half", "weights", "weights_from", "download", "stylegan", "cnn", "segmentation", "property_score"),
+    *("property_cnn", "finetune", "vectorfind"),
+)
 _REQUIRED = object()
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -26,6 +31,7 @@ class Profile:
 
     def __init__(self, name: str, path: Path, settings: dict[str, Any]):
         self.name, self.path, self.settings = name, path, settings
+        self.refuse_unknown("", settings, SECTIONS)
         self.resolution: int = self.read("resolution", int, low=1)
 
     @classmethod

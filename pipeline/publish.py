@@ -47,7 +47,7 @@ def publish(options: PublishOptions) -> None:
         report = source / f"{name}.md"
         if not report.is_file():
             raise PipelineError(f"{report} is missing; run the stage that writes it")
-        text = report.read_text()
+        text = report.read_text(encoding="utf-8")
         links = list(dict.fromkeys(PICTURE.findall(text)))
         for link in links:
             if not (report.parent / link).is_file():
@@ -58,7 +58,7 @@ def publish(options: PublishOptions) -> None:
         for link in links:
             text = text.replace(f"]({link})", f"]({_copied(report, link, target / name)})")
         with atomic(target / f"{name}.md") as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
         pictures = len(list((target / name).glob("*"))) if (target / name).is_dir() else 0
         summary.wrote(target / f"{name}.md", f"{pictures} pictures")
     summary.print()

@@ -18,7 +18,12 @@ class Run:
         return self.root.joinpath(*parts)
 
     def relative(self, path: Path | str) -> str:
-        """Return a path inside the run as tables hold it: relative to the run folder, with forward slashes."""
+        """Return a path inside the run as tables hold it: relative to the run folder, with forward slashes.
+
+        Links are not followed where the path as written lies inside: a folder of a run may lie on another disk.
+        """
+        if Path(path).is_relative_to(self.root) and ".." not in Path(path).parts:
+            return Path(path).relative_to(self.root).as_posix()
         try:
             return Path(path).resolve().relative_to(self.root.resolve()).as_posix()
         except ValueError:

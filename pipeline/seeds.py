@@ -9,6 +9,7 @@ from pipeline.errors import PipelineError
 
 HELP = "write comma-separated numbers and ranges, for example 0,1,4-6"
 MOST = 10_000_000
+LARGEST = 2**63 - 1  # tables and arrays hold 64 bits
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -21,6 +22,8 @@ def parse_seeds(text: str) -> list[int]:
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
             raise PipelineError(f"seeds '{text}': the range '{part.strip()}' runs backwards; {HELP}")
+        if high > LARGEST:
+            raise PipelineError(f"seeds '{text}': {high} is too large; seeds go up to {LARGEST}")
         if len(seeds) + high - low >= MOST:
             raise PipelineError(f"seeds '{text}': more than {MOST} seeds; ask for fewer")
         seeds.extend(range(low, high + 1))

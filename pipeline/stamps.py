@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.whole import is_leftover, plain, write_json
+from pipeline.whole import is_leftover, plain, read_json, write_json
 
 
 def stamp_path(path: Path | str) -> Path:
@@ -51,6 +51,17 @@ def write_stamp(
     if "provenance" in before and before.get("sha256") == stamp["output"]["digest"]:
         stamp |= {"provenance": before["provenance"], "sha256": before["sha256"]}
     write_json(stamp_path(path), {**stamp, **(extra or {})})
+
+
+def provenance_of(path: Path | str) -> dict[str, Any]:
+    """Return what the JSON beside a weight file tells of how it was made; empty where it tells nothing of this file.
+
+    A record that holds the sha256 of another content, as after a file was replaced by hand, tells nothing.
+    """
+    record = read_json(stamp_path(path)) if stamp_path(path).is_file() else {}
+    if record.get("sha256") and (not Path(path).is_file() or record["sha256"] != file_digest(Path(path))):
+        return {}
+    return record.get("provenance") or {}
 
 
 def is_fresh(

@@ -149,8 +149,11 @@ def _foreign(path: Path, head: bytes) -> str:
     if not head.startswith(TORCH_HEADS):
         return f"is no torch file but begins with {head[:20]!r} (damaged or a failed download); fetch it again"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, UnicodeDecodeError, ValueError, OSError) as error:
+            return f"is damaged ({error}); fetch or train it again"
         if any(name.endswith("/constants.pkl") for name in names):
             return "is a TorchScript program; get the file that holds its state dict"
         if not any(name.endswith("data.pkl") for name in names):

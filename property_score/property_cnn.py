@@ -13,7 +13,7 @@ from torch import nn
 
 from cnn.fit import Window, fit_stack
 from cnn.stack import ConvStack
-from pipeline.artefacts import digest, load_into, read_json, read_weights, stamp_path
+from pipeline.artefacts import digest, load_into, provenance_of, read_weights
 from pipeline.recognition import refusal, shape
 from property_score.measure import PROPERTIES
 from property_score.second_grader import SecondGrader, is_second_grader, load_second_grader
@@ -175,7 +175,7 @@ def weight_record(path: str | Path) -> dict[str, Any]:
     sha256; trained_on: their seeds in the grammar of `pipeline.seeds`; normalisation: that of its z-scores. The last
     two are absent where the file does not say.
     """
-    provenance = (read_json(stamp_path(path)).get("provenance") or {}) if stamp_path(path).exists() else {}
+    provenance = provenance_of(path)
     known = {name: provenance[name] for name in ("trained_on", "normalisation") if name in provenance}
     return {"sha256": digest(path), **known}
 

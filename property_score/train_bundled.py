@@ -78,6 +78,8 @@ def train(options: BundledOptions) -> None:
     file = "property_cnn" if options.network == "hairstyle" else options.network
     out = Path(options.out or ROOT / str(profile.get(f"weights.{file}")))
     scorer = GeometricScorer.load(profile, device=device)
+    # Asked for now, so that a missing property CNN is told before the training and not after it.
+    given = normalisation_of(profile) if options.network == "second_grader" else None
     faces = persona_faces(profile, file, options.count, device)
     raw = measured(scorer, faces.images)
     normalisation = Normalisation.fit(raw, PROPERTIES)
@@ -103,8 +105,7 @@ def train(options: BundledOptions) -> None:
         summary.print()
         return
     figures = trained.test_figures
-    if options.network == "second_grader":
-        given = normalisation_of(profile)
+    if given:
         factors = in_units_of(trained.network, normalisation, given)
         figures["mae"] *= figures["property"].map(factors)
         normalisation = given

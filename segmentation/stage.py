@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artefacts import (
     atomic,
+    check_whole,
     code_version,
     digest,
     is_fresh,
@@ -22,6 +23,7 @@ from pipeline.artefacts import (
 )
 from pipeline.command import Summary, limit_threads, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.images import NUMBERED
 from pipeline.precision import wants_half
 from pipeline.profile import Profile
 from pipeline.progress import progress
@@ -36,7 +38,15 @@ from segmentation.photographs import (
     listing_digest,
     shown_name,
 )
-from segmentation.tables import KINDS, RESULTS, TABLE, photograph_schema, result_name, segmentation_schema
+from segmentation.tables import (
+    KINDS,
+    RESULTS,
+    TABLE,
+    is_of_photographs,
+    photograph_schema,
+    result_name,
+    segmentation_schema,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,11 +109,17 @@ class Plan:
 def plan_filtered(profile: Profile, run: Run) -> Plan:
     """Plan to parse the faces that stage 2 let pass; PipelineError when it has not run or a file is foreign."""
     folder = run.path(*FILTERED.split("/"))
+    table = run.path(*TABLE.split("/"))
+    if table.is_file() and is_of_photographs(table):
+        raise PipelineError(
+            f"{run} holds the results of photographs; give generated faces a run folder of their own with --run"
+        )
+    check_whole(folder, f"run run_cnn.py --run {run} again")
     sources, notes = {}, []
     for path in sorted(folder.glob("*.jpg")):
         if is_leftover(path):
             continue
-        if not path.stem.isdigit():
+        if not NUMBERED.fullmatch(path.name):
             raise PipelineError(f"{path}: a filtered picture is named by its number, like 000004.jpg; remove the file")
         sources[int(path.stem)] = path
     if not sources:
@@ -155,6 +171,7 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
         summary.print()
         return
 
+    where = resolve_device(device)  # a device that is not there is told before anything is deleted
     origin = {
         "code": work.stamp["code"],
         "parser": work.stamp["options"]["parser"],
@@ -172,7 +189,7 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
     missing = [img_no for img_no in work.sources if img_no not in records]
     if missing:
         limit_threads()
-        for record in _parse(work, missing, digests, resolve_device(device)):
+        for record in _parse(work, missing, digests, where):
             records[record["img_no"]] = record
     _write_journal(work, origin, records)
     _write_table(work, records)
@@ -185,6 +202,7 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
 
 def _parser(profile: Profile, *more_code: str) -> tuple[dict[str, Any], dict[str, Path], str]:
     """Options, inputs and code of a stamp, as far as the parser decides them."""
+    profile.refuse_unknown("segmentation", profile.section("segmentation"), ("parser",))
     parser = str(profile.get("segmentation.parser", "parsenet"))
     if parser not in PARSER_CODE:
         raise PipelineError(

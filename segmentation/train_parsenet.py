@@ -153,6 +153,8 @@ def segmentation_loss(logits: Tensor, shares: Tensor, class_weights: Tensor) -> 
 
 def train(options: ParseNetOptions) -> None:
     """Train until the minutes are over, saving on the way; or only evaluate."""
+    if options.minutes <= 0:
+        raise PipelineError(f"--minutes {options.minutes:g}: give more than 0")
     limit_threads()
     device = resolve_device(options.device)
     shards = Shards(options.data, options.held_out)

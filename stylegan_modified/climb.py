@@ -12,7 +12,7 @@ import torch
 from cnn.filter_cnn import FilterEnsemble
 from cnn.models import model_paths
 from cnn.settings import FilterSettings
-from pipeline.artefacts import read_json, save_weights, stamp_path, write_json
+from pipeline.artefacts import provenance_of, save_weights, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
 from pipeline.precision import has_fast_bfloat16
@@ -283,7 +283,7 @@ class Climb:
     def _facts(self) -> dict[str, str]:
         version, rates, faces = self.plan.version, self.trainer.rates, self.faces
         start = self.plan.weights["start"]
-        known = read_json(stamp_path(start)).get("provenance", {}) if stamp_path(start).is_file() else {}
+        known = provenance_of(start)
         shares = {"": "none", "concat": "label appended before the last layer", "projection": "label projected",
                   "property": "eyes, mouth and pose sub-nets of the property CNN, then 64 units"}  # fmt: skip
         rows = {

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pipeline.artefacts import code_version, digest, read_json, read_weights, save_weights, stamp_path, write_json
+from pipeline.artefacts import code_version, digest, provenance_of, read_json, read_weights, save_weights, write_json
 from pipeline.command import resolve_device
 from pipeline.errors import PipelineError
 from pipeline.precision import has_fast_bfloat16
@@ -112,7 +112,7 @@ class Ladder:
         generator = load_generator(path, self.device)
         if not generator.split or generator.resolution != self.plan.resolution:
             raise PipelineError(f"{shown(path)} is no v9 generator of {self.plan.resolution} px; see MODELS.md")
-        known = read_json(stamp_path(path)).get("provenance", {}) if stamp_path(path).is_file() else {}
+        known = provenance_of(path)
         if known.get("base", self.provenance["base"]) != self.provenance["base"]:
             self.plan.notes.append(
                 f"{shown(path)} was fine-tuned from another generator than {shown(self.plan.weights['generator'])}: "
@@ -240,7 +240,7 @@ def write_bundle(plan: Plan, path) -> None:
     """Write the file that ships from what a run trained: generator, discriminator, and beside it the whole log."""
     nets = {"generator": read_weights(plan.generator), "discriminator": read_weights(plan.discriminator)}
     measured = read_table(plan.path("concept_after_v9.csv"), SAMPLES)
-    provenance = read_json(stamp_path(plan.generator))["provenance"]
+    provenance = provenance_of(plan.generator)
     extra = {"faces": len(plan.faces), "concept_share": float(measured["concept"].mean()), "seed": plan.seed}
     save_weights(path, nets, half=True, **provenance, **extra)
     write_table(path.with_suffix(".csv"), read_table(plan.history, LOG), LOG)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cnn.models import model_paths
-from cnn.pictures import NAME
 from pipeline.artefacts import check_whole, code_version, read_json, stamp_path
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
+from pipeline.images import NUMBERED
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
 from pipeline.whole import is_leftover
@@ -161,7 +161,7 @@ def stage_2_results(run: Run, batch: int, filters: bool) -> tuple[Path, list[Pat
     folder = run.path("stylegan", "synthesize_results_filtered")
     check_whole(folder, f"run stage 2 again (run_cnn.py --run {run})")
     faces = [path for path in sorted(folder.glob("*.jpg")) if not is_leftover(path)]
-    strangers = [path for path in faces if not NAME.fullmatch(path.name)]
+    strangers = [path for path in faces if not NUMBERED.fullmatch(path.name)]
     if strangers:
         raise PipelineError(f"{strangers[0]}: a filtered face is named by its number, like 000004.jpg; remove the file")
     if len(faces) < batch:

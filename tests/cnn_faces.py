@@ -31,7 +31,9 @@ def write_world(folder, count=60, labelled=50, training="epochs = 2\nmax_retries
         save_image(images / f"{img_no:06d}.jpg", image)
     numbers = np.arange(count)
     save_arrays(run / "stylegan" / "latents.npz", img_no=numbers, seed=numbers, z=np.zeros((count, 4)))
-    write_json(f"{images}.json", {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": f"0-{count - 1}"}})
+    write_json(
+        f"{images}.json", {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": f"0-{count - 1}"}, "output": {}}
+    )
     table = folder / "labels.csv"
     labels.head(labelled).to_csv(table, index=False)
     write_json(f"{table}.json", {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": f"0-{labelled - 1}"}})

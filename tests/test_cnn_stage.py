@@ -1,5 +1,6 @@
 """Stage 2: train, score, filter; the same tables whatever happens in between, and clear errors."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,9 +15,11 @@ import pytest
 
 import run_cnn
 from cnn import bundle, models
+from cnn.filter_cnn import FilterEnsemble
+from cnn.fit import Window
 from cnn.labels import deal_folds, match_labels, read_labels
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
-from pipeline.artefacts import stamp_path, write_json
+from pipeline.artefacts import read_json, stamp_path, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
@@ -93,7 +96,7 @@ def test_run_again_there_is_nothing_new(world):
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
-def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tables(world):
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tables(world, tmp_path):
     run, profile, _ = world
     undisturbed = tables(run)
     without_results(run)
@@ -117,9 +120,11 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tab
     whole = [path for path in models_folder.glob("[a-z]*.pt") if models.is_trained_here(path)]
     finished = {path: path.stat().st_mtime_ns for path in whole}
     assert 3 <= len(finished) < 20
+    ready = tmp_path / "ready.toml"
+    ready.write_text(profile.read_text().replace("[cnn]\n", "[cnn]\nbundled = 'weights/demo/cnn'\n"))
     with pytest.raises(PipelineError, match="go on with --train"):
-        run_cnn.run(options(run, profile))
-    run_cnn.run(options(run, profile, train=True))
+        run_cnn.run(options(run, ready))
+    run_cnn.run(options(run, profile))  # nothing is bundled there, so the same command goes on
     assert tables(run) == undisturbed
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
 
@@ -235,6 +240,66 @@ def test_labels_of_other_faces_are_refused_or_left_out(world, tmp_path):
     assert any("40 labels left out" in text for text in work.notes)
 
 
+def test_faces_of_another_generator_need_no_labels_where_the_cnns_come_ready_made(world, tmp_path):
+    run, profile, labels = world
+    pictures = run / "stylegan" / "synthesize_results"
+    write_json(stamp_path(pictures), {"origin": {"generator": "b" * 64, "psi": 1.0, "seeds": "0-59"}, "output": {}})
+    pictures = pd.DataFrame({"img_no": range(60), "seed": range(60)})
+    table = read_labels(labels)
+    found, notes = match_labels(labels, table, pictures, Run(run), needed=False, given=False)
+    assert not len(found) and "no labels are used" in notes[0]
+    for needed, given in ((True, False), (False, True)):
+        with pytest.raises(PipelineError, match="another|generator"):
+            match_labels(labels, table, pictures, Run(run), needed, given)
+
+
+def test_a_given_table_that_labels_no_face_of_the_run_is_refused(world, tmp_path):
+    run, profile, labels = world
+    table = tmp_path / "labels.csv"
+    rows = pd.read_csv(labels).assign(img_no=lambda frame: frame["img_no"] + 100_000)
+    rows.to_csv(table, index=False)
+    with pytest.raises(PipelineError, match="none of the .* labelled faces is in"):
+        run_cnn.plan(options(run, profile, labels=str(table)))
+    rows["img_no"] -= 99_989  # all but one belong to a picture
+    rows.to_csv(table, index=False)
+    assert any("belong to no picture" in note for note in run_cnn.plan(options(run, profile, labels=str(table))).notes)
+
+
+def test_models_of_two_trainings_are_not_taken_for_one(world):
+    run, profile, labels = world
+    path = run / "cnn" / "models" / "age_model_3.pt"
+    record = read_json(stamp_path(path))
+    record["provenance"]["seed"] = 5
+    write_json(stamp_path(path), record)
+    for call in (lambda: run_cnn.plan(options(run, profile)), lambda: bundle.bundle(bundle.Options(run=str(run)))):
+        with pytest.raises(PipelineError, match="different trainings.*age_model_3"):
+            call()
+
+
+def test_a_model_of_another_crop_is_refused(world):
+    run, profile, labels = world
+    path = run / "cnn" / "models" / "glass_model_0.pt"
+    architecture = FilterSettings.of(Profile.load(profile)).architectures["glass"]
+    moved = dataclasses.replace(architecture, window=Window(0.0, 0.25, *dataclasses.astuple(architecture.window)[2:]))
+    FilterEnsemble.load("glass", [path], architecture)
+    with pytest.raises(PipelineError, match="was trained with window"):
+        FilterEnsemble.load("glass", [path], moved)
+
+
+def test_an_interrupted_sampling_and_pictures_of_another_name_are_told(world):
+    run, profile, labels = world
+    folder = run / "stylegan" / "synthesize_results"
+    shutil.copy(folder / "000000.jpg", folder / "face.jpeg")
+    with pytest.raises(PipelineError, match=r"face\.jpeg is not named as a sampled face"):
+        run_cnn.plan(options(run, profile))
+    (folder / "face.jpeg").unlink()
+    record = read_json(stamp_path(folder))
+    del record["output"]
+    write_json(stamp_path(folder), record)
+    with pytest.raises(PipelineError, match="was not finished when its stage was stopped; run run_original_generator"):
+        run_cnn.plan(options(run, profile))
+
+
 def test_bad_input_is_named_with_its_cure(world, tmp_path):
     run, profile, _ = world
     with pytest.raises(PipelineError, match=r"sample more faces .*--min-passed"):
@@ -340,6 +405,6 @@ def test_labels_of_generated_faces_are_not_put_on_somebody_elses_pictures(tmp_pa
     sampled = pictures.assign(seed=[5000, 5001, 5002])  # faces of --seeds 5000-5002, labelled by hand
     matched, notes = match_labels(path, labels, sampled, Run(tmp_path / "run"))
     assert matched["img_no"].tolist() == [0, 1] and len(notes) == 1
-    write_json(stamp_path(path), {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": "0-1"}})
+    write_json(stamp_path(path), {"origin": {"generator": "a" * 64, "psi": 1.0, "seeds": "0-1"}, "output": {}})
     matched, notes = match_labels(path, labels, pictures, Run(tmp_path / "run"))
     assert not len(matched) and "no labels" in notes[0]

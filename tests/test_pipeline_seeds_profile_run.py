@@ -95,9 +95,9 @@ def test_a_missing_key_or_weight_file_is_named_with_its_cure(write_profile, tmp_
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_file_key_and_what_is_expected(tmp_path, value, kind, limits, expected):
-    (tmp_path / "odd.toml").write_text(f"resolution = 8\n[part]\nkey = {value}\n")
-    with pytest.raises(PipelineError, match=rf"odd\.toml: \[part\] key = {re.escape(expected)}$"):
-        Profile.load(tmp_path / "odd.toml").read("part.key", kind, **limits)
+    (tmp_path / "odd.toml").write_text(f"resolution = 8\n[vectorfind]\nkey = {value}\n")
+    with pytest.raises(PipelineError, match=rf"odd\.toml: \[vectorfind\] key = {re.escape(expected)}$"):
+        Profile.load(tmp_path / "odd.toml").read("vectorfind.key", kind, **limits)
 
 
 @pytest.mark.parametrize("value", ["'big'", "0", "true", "12.5"])
@@ -108,10 +108,10 @@ def test_a_resolution_that_cannot_be_is_refused(tmp_path, value):
 
 
 def test_a_value_is_read_as_its_kind_and_an_absent_one_is_the_default(tmp_path):
-    (tmp_path / "own.toml").write_text("resolution = 8\n[part]\nwhole = 2\n")
+    (tmp_path / "own.toml").write_text("resolution = 8\n[vectorfind]\nwhole = 2\n")
     profile = Profile.load(tmp_path / "own.toml")
-    width = profile.read("part.whole", float, 1.0, low=2, high=2)
-    assert isinstance(width, float) and width == 2 and profile.read("part.none", int, None) is None
+    width = profile.read("vectorfind.whole", float, 1.0, low=2, high=2)
+    assert isinstance(width, float) and width == 2 and profile.read("vectorfind.none", int, None) is None
 
 
 def test_a_run_creates_nothing_by_being_asked(tmp_path):

@@ -205,6 +205,22 @@ def test_other_scores_of_the_trainings_own_faces_are_not_taken_for_fresh(world):
     assert "all_scores_v2_cnn.csv" in [path.name for path, _ in Summary.printed[-1].written]
 
 
+def test_other_pictures_under_the_same_numbers_get_scores_of_their_own(world):
+    run, profile = world
+    faces = sorted((run / "stylegan" / "synthesize_results_filtered").glob("*.jpg"))
+    before = pd.read_csv(run / "segmentation/property_score_results/all_scores_v2_cnn.csv").set_index("img_no")
+    other = read_image(faces[0])[::-1]
+    changed = [path for path in faces if before.loc[int(path.stem), "source"] == "out of fold"][:3]
+    for path in changed:
+        save_image(path, other)
+    run_property_cnn.run(options(run, profile))
+    after = pd.read_csv(run / "segmentation/property_score_results/all_scores_v2_cnn.csv").set_index("img_no")
+    numbers = [int(path.stem) for path in changed]
+    assert set(after.loc[numbers, "source"]) == {"unseen"} and after.loc[numbers, "eyes_score"].nunique() == 1
+    rest = after.index.difference(numbers)
+    assert (after.loc[rest, "source"] == before.loc[rest, "source"]).all()
+
+
 def test_a_model_trained_here_needs_no_bundled_one(world, tmp_path):
     run, profile = world
     other = tmp_path / "absent.toml"
@@ -228,13 +244,23 @@ def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp
     assert any("is kept" in text for text in Summary.printed[-1].notes)
     shutil.rmtree(run / "property_score")
     run_property_cnn.run(options(run, other))
+    # These very faces trained it, elsewhere.
+    cnn_scores = run / "segmentation" / "property_score_results" / "all_scores_v2_cnn.csv"
+    figures = run / "property_score" / "log" / "figures.csv"
+    assert set(pd.read_csv(cnn_scores)["source"]) == {"trained on", "unseen"}  # one has no score
+    assert not pd.read_csv(figures)["faces"].any()
+    beside = tmp_path / "property_cnn.pth.json"
+    record = json.loads(beside.read_text())
+    record["provenance"]["trained_on"] = "900000-900059"
+    beside.write_text(json.dumps(record))
+    run_property_cnn.run(options(run, other, force=True))
+    assert set(pd.read_csv(cnn_scores)["source"]) == {"unseen"}
     figures = pd.read_csv(run / "property_score" / "log" / "figures.csv")
     assert set(figures["of"]) == {"all filtered"}
     assert figures.set_index("property")["faces"].to_dict() == {**dict.fromkeys(PROPERTIES, 59), "pose": 58}
     assert not (run / "property_score" / "log" / "split.csv").exists()
 
     def errors(eyes: dict[str, float] | None) -> pd.Series:
-        beside = tmp_path / "property_cnn.pth.json"
         record = json.loads(beside.read_text())
         if eyes is None:
             del record["provenance"]["normalisation"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.artefacts import read_json, save_weights, stamp_path
+from pipeline.artefacts import provenance_of, save_weights
 from pipeline.command import limit_threads, main
 from stylegan.checkpoint import load_discriminator, load_generator
 from virtual_face.shards import read_shards
@@ -65,7 +65,7 @@ def train(options: DiscriminatorOptions) -> None:
         if step % 100 == 0:
             mean = np.mean(history[-100:], axis=0)
             print(f"step {step}  loss {mean[0]:.3f}  AUROC {mean[1]:.3f}", flush=True)
-    provenance = read_json(stamp_path(options.weights)).get("provenance") or {}
+    provenance = provenance_of(options.weights)
     provenance |= {
         "discriminator_steps": step,
         "discriminator_auroc": round(float(np.mean(history[-200:], axis=0)[1]), 3),
