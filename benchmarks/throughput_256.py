@@ -46,8 +46,9 @@ have their published sizes and random weights.
 - **plain**: one image per call in float32, as the published scripts do. Sampling: one latent a call. FaceXFormer:
   one picture a call, and in the first row a network that is built and loaded from its file for each picture;
   *parsing alone* leaves that out. Property scores: loops over pixels, on the CPU.
-- **this project**: batches, networks in the precision named above. FaceXFormer is loaded once, which the first row
-  counts; property scores are computed on whole arrays, on the CPU.
+- **this project**: batches, networks in the precision named above (by themselves the stages compute in float16 on a
+  GPU and in float32, more slowly, on a CPU). FaceXFormer is loaded once, which the first row counts; property
+  scores are computed on whole arrays, on the CPU.
 - **asked**: the ratio that was the aim, where there was one; **verdict**: whether it is met.
 - **difference**, over the pictures of the plain loop: sampling, root mean square between the images, in standard
   deviations of their pixels; FaceXFormer, share of pixels that have another class; property scores, the largest

@@ -10,6 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.whole import atomic
 
 JPEG_QUALITY = 95
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # Pictures of a run are named by their number: 000004.jpg, and 1000000.jpg where six digits do not suffice.
 NUMBERED = re.compile(r"\d{6}\.jpg|[1-9]\d{6,}\.jpg")
@@ -23,7 +24,7 @@ def save_image(path: Path | str, image: np.ndarray) -> None:
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise PipelineError(f"{path}: an image is uint8 [H, W, 3] or [H, W], found {image.dtype} {list(image.shape)}")
     suffix = path.suffix.lower()
-    if suffix not in (".jpg", ".jpeg", ".png"):
+    if suffix not in SUFFIXES:
         raise PipelineError(f"{path}: an image file ends in .jpg or .png")
     with atomic(path) as temporary:
         picture = Image.fromarray(np.ascontiguousarray(image))

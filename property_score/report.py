@@ -100,8 +100,8 @@ def gather(options: ReportOptions, profile: Profile, panel: Panel, device) -> Ev
     images, factors = shards["images"][: options.renders], shards["factors"][: options.renders]
     if images.shape[1] != profile.resolution:
         raise PipelineError(
-            f"{options.folder} holds renders of {images.shape[1]} pixels, the profile {profile.name} works with "
-            f"{profile.resolution}; render some with python -m virtual_face.dataset --size {profile.resolution}"
+            f"{options.folder} holds renders of {images.shape[1]} pixels, {profile.name} works with "
+            f"{profile.resolution}; render some: python -m virtual_face.dataset --size {profile.resolution} --out DIR"
         )
     truth = pd.DataFrame(shards["attributes"][: options.renders], columns=list(ATTRIBUTES))
     renders = Sample(images, truth, panel.read(images, "score renders"))

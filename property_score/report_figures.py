@@ -34,7 +34,7 @@ TRUE_UNITS = {
     "eyes": "1 = wide open",
     "hair_color": "own brightness, 0-1",
     "hair_length": "0 short, 1 long",
-    "mouth": "eye heights",
+    "mouth": "head units",
     "roll": "radians, right eye lower +",
     "background_mean": "brightness, 0-255",
     "background_std": "brightness, 0-255",

@@ -16,7 +16,6 @@ import pytest
 import run_cnn
 from cnn import bundle, models
 from cnn.filter_cnn import FilterEnsemble
-from cnn.fit import Window
 from cnn.labels import deal_folds, match_labels, read_labels
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
 from pipeline.artefacts import read_json, stamp_path, write_json
@@ -280,7 +279,9 @@ def test_a_model_of_another_crop_is_refused(world):
     run, profile, labels = world
     path = run / "cnn" / "models" / "glass_model_0.pt"
     architecture = FilterSettings.of(Profile.load(profile)).architectures["glass"]
-    moved = dataclasses.replace(architecture, window=Window(0.0, 0.25, *dataclasses.astuple(architecture.window)[2:]))
+    window, step = architecture.window, 1 / architecture.resolution
+    moved = dataclasses.replace(window, top=window.top + step, bottom=window.bottom + step)
+    moved = dataclasses.replace(architecture, window=moved)
     FilterEnsemble.load("glass", [path], architecture)
     with pytest.raises(PipelineError, match="was trained with window"):
         FilterEnsemble.load("glass", [path], moved)

@@ -12,6 +12,7 @@ from pipeline.artefacts import (
     code_version,
     is_fresh,
     load_into,
+    provenance_of,
     read_arrays,
     read_image,
     read_json,
@@ -120,6 +121,27 @@ def test_what_is_no_weight_file_is_refused_by_name(tmp_path, content, reason):
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(PipelineError, match=rf"w\.pth.*{reason}"):
         read_weights(tmp_path / "w.pth")
+
+
+def test_a_damaged_archive_is_refused_as_damaged(tmp_path):
+    path = tmp_path / "net.pth"
+    save_weights(path, {"weight": torch.zeros(3)})
+    whole = bytearray(path.read_bytes())
+    middle = whole.rfind(b"PK\x01\x02") + 10  # in the directory at its end
+    whole[middle : middle + 40] = b"\xff" * 40
+    path.write_bytes(whole)
+    with pytest.raises(PipelineError, match=r"net\.pth .*damaged"):
+        read_weights(path)
+
+
+def test_a_record_of_another_content_tells_nothing(tmp_path):
+    path = tmp_path / "net.pth"
+    save_weights(path, {"weight": torch.zeros(3)}, seed=4)
+    assert provenance_of(path) == {"seed": 4}
+    content = path.read_bytes()
+    save_weights(path, {"weight": torch.ones(3)}, seed=5)
+    path.write_bytes(content)
+    assert provenance_of(path) == {}
 
 
 def test_a_truncated_or_missing_weight_file_is_refused(tmp_path):

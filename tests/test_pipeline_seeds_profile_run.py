@@ -121,6 +121,32 @@ def test_a_run_creates_nothing_by_being_asked(tmp_path):
     assert not run.root.exists()
 
 
+def test_a_folder_of_a_run_may_be_a_link_to_another_disk(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stylegan").symlink_to(tmp_path / "disk")
+    run = Run(tmp_path / "run")
+    assert run.relative(run.path("stylegan", "a.jpg")) == "stylegan/a.jpg"
+    with pytest.raises(PipelineError, match="outside the run folder"):
+        run.relative(run.path("..", "a.jpg"))
+
+
+def test_keys_that_nobody_reads_are_refused(write_profile, tmp_path):
+    (tmp_path / "own.toml").write_text("resolution = 8\n[stylegn]\npsi = 1.0\n")
+    with pytest.raises(PipelineError, match=r"own\.toml: unknown key stylegn; known are"):
+        Profile.load(tmp_path / "own.toml")
+    (tmp_path / "own.toml").write_text("resolution = 8\n[stylegan]\npsy = 1.0\n")
+    profile = Profile.load(tmp_path / "own.toml")
+    with pytest.raises(PipelineError, match=r"section \[stylegan\]: unknown key psy; known are psi, seeds"):
+        profile.refuse_unknown("stylegan", profile.section("stylegan"), ("seeds", "psi"))
+
+
+def test_seeds_beyond_64_bits_are_refused():
+    assert parse_seeds(str(2**63 - 1)) == [2**63 - 1]
+    with pytest.raises(PipelineError, match="too large"):
+        parse_seeds(str(2**63))
+
+
 def test_a_path_outside_the_run_or_a_run_that_is_a_file_is_refused(tmp_path):
     with pytest.raises(PipelineError, match="outside the run folder"):
         Run(tmp_path / "run").relative(tmp_path / "other" / "a.png")

@@ -193,7 +193,9 @@ def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch, name):
         resolve_device(name)
 
 
-@pytest.mark.parametrize(("error", "code"), [("PipelineError('bad row')", 2), ("KeyboardInterrupt", 130)])
+@pytest.mark.parametrize(("error", "code"), [
+    ("PipelineError('bad row')", 2), ("KeyboardInterrupt", 130), ("OSError(28, 'no room', 'a/b.csv')", 2),
+])  # fmt: skip
 def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
     script = (
         "from pipeline.command import StageOptions, main\nfrom pipeline.errors import PipelineError\n"
@@ -202,6 +204,8 @@ def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    if "OSError" in error:
+        assert "a/b.csv: No space left on device; free some space and run the same command again" in done.stderr
 
 
 def test_a_negative_seed_is_refused_before_anything_runs(monkeypatch, capsys):

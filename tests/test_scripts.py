@@ -54,3 +54,25 @@ def test_importing_a_stage_loads_no_torch(script):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
     )
     assert done.returncode == 0, "import torch inside functions, so that a fresh stage is recognised in a moment"
+
+
+MODULES = sorted(
+    f"{path.parent.name}.{path.stem}"
+    for folder in ("benchmarks", "cnn", "pipeline", "property_score", "segmentation", "virtual_face")
+    for path in (ROOT / folder).glob("*.py")
+    if re.search(r"^ *main\(\w+", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_are_ones_that_it_takes(name):
+    module = importlib.import_module(name)
+    text = f"{module.__doc__}\n{getattr(module, 'EXAMPLES', '')}"
+    examples = re.findall(rf"^\s*python (?:-m torch\S* .*)?-m {name}\b(.*)$", text, flags=re.MULTILINE)
+    assert examples, "neither its docstring nor its EXAMPLES shows a call"
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name]
+    options_class = next(
+        value for value in own if dataclasses.is_dataclass(value) and value.__name__.endswith("Options")
+    )
+    for example in examples:
+        tyro.cli(options_class, args=shlex.split(example), config=(tyro.conf.FlagCreatePairsOff,))

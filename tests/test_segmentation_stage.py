@@ -10,7 +10,7 @@ import pytest
 from segmentation_world import filtered_run, random_parsenet
 
 import run_segmentation
-from pipeline.artefacts import read_image, read_mask
+from pipeline.artefacts import read_image, read_mask, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.tables import read_table
@@ -164,6 +164,33 @@ def test_a_truncated_picture_is_named_with_its_cure(tmp_path, profile):
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(PipelineError, match=r"000010\.jpg cannot be read.*delete it and run its stage again"):
         parse(tmp_path / "run", profile)
+
+
+def test_a_filtered_folder_that_stage_2_did_not_finish_is_refused(tmp_path, profile):
+    run = tmp_path / "run"
+    write_json(f"{filtered_run(run)}.json", {"command": "run_cnn.py"})
+    with pytest.raises(PipelineError, match=r"was not finished .* run run_cnn\.py"):
+        parse(run, profile)
+
+
+def test_a_device_that_is_not_there_costs_no_results(tmp_path, profile):
+    run = tmp_path / "run"
+    filtered_run(run)
+    parse(run, profile)
+    before = bytes_of(run)
+    with pytest.raises(PipelineError, match="CUDA devices found"):
+        run_segmentation.run(run_segmentation.Options(profile=str(profile), run=str(run), device="cuda:7", force=True))
+    assert bytes_of(run) == before
+
+
+def test_generated_faces_do_not_take_the_place_of_photographs(tmp_path, profile):
+    run = tmp_path / "run"
+    filtered_run(run)
+    table = run / "segmentation" / "segmentation.csv"
+    table.parent.mkdir()
+    table.write_text("img_no,img_path,note\n0,me.jpg,\n")
+    with pytest.raises(PipelineError, match="holds the results of photographs"):
+        parse(run, profile)
 
 
 def test_without_filtered_pictures_it_says_which_stage_comes_first(tmp_path, profile):

@@ -115,6 +115,22 @@ def test_another_generator_or_psi_replaces_every_image(tmp_path, write_profile):
     assert bytes_of(run) == first
 
 
+def test_another_precision_replaces_every_image(tmp_path, write_profile):
+    run = tmp_path / "run"
+    profile = write_profile()
+    sample_into(run, profile, n=3)
+    first = {path: path.stat().st_mtime_ns for path in images_of(run)}
+    profile.write_text("half = true\n" + profile.read_text())
+    sample_into(run, profile, n=3)
+    assert all(path.stat().st_mtime_ns != time_ns for path, time_ns in first.items())
+
+
+def test_more_images_than_the_profile_has_seeds_go_on_behind_them(tmp_path, write_profile):
+    profile = write_profile(stylegan={"seeds": "70-71"})
+    work = stage.plan(stage.Options(profile=str(profile), run=str(tmp_path / "run"), n=4))
+    assert work.seeds == [70, 71, 72, 73]
+
+
 def test_a_run_killed_in_the_middle_ends_like_an_undisturbed_one(tmp_path, tiny_profile, root):
     sample_into(tmp_path / "calm", tiny_profile, seeds="0-599")
     call = [sys.executable, str(root / "run_original_generator.py"), "--profile", str(tiny_profile)]
@@ -153,6 +169,8 @@ def test_a_file_that_is_no_generator_is_refused(tmp_path, write_profile):
         ({"n": 5, "seeds": "0-2"}, "names 3 images"),
         ({"seeds": "2-1"}, "backwards"),
         ({"batch": 0}, "--batch 0"),
+        ({"psi": 1.5}, "--psi 1.5: give 0"),
+        ({"psi": float("nan")}, "--psi nan: give 0"),
     ],
 )
 def test_bad_options_are_refused(tmp_path, tiny_profile, options, message):

@@ -1,16 +1,19 @@
 """The procedural world: one seed one face, exact masks, correlated people, an honest latent map."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from pipeline.errors import PipelineError
+from virtual_face import dataset, label
 from virtual_face.latent_map import BENDS, ODD_BENDS, LatentMap
 from virtual_face.oracle import AttributeNet, Oracle
 from virtual_face.population import ATTRIBUTES, FACTORS, INDEX, ODD_FACTORS, factors_from_seeds, head_parameters
 from virtual_face.population import true_attributes as table_of
-from virtual_face.render import background_statistics, render, render_factors
+from virtual_face.render import RenderOptions, background_statistics, draw_sheet, render, render_factors
 from virtual_face.shards import read_shards
 from virtual_face.train_generator import GeneratorOptions, Training
 
@@ -24,7 +27,7 @@ def faces():
 def people() -> pd.DataFrame:
     factors = factors_from_seeds(list(range(4000)))
     p = head_parameters(factors)
-    return table_of(p, factors, torch.zeros(4000, 2), torch.zeros(4000))
+    return table_of(p, torch.zeros(4000, 2), torch.zeros(4000))
 
 
 def test_a_seed_gives_the_same_face_in_any_batch(faces):
@@ -203,3 +206,31 @@ def test_the_oracle_reads_the_same_in_any_batch():
     assert tuple(together.columns) == ATTRIBUTES and features.shape == (5, 256)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert Oracle.concept(together).shape == (5,)
+
+
+@pytest.mark.parametrize(("command", "options", "message"), [
+    (draw_sheet, RenderOptions(size=1), "--size 1: at least 16"),
+    (draw_sheet, RenderOptions(out="x.gif"), "--out x.gif: write a name that ends in .jpg"),
+    (dataset.render_dataset, dataset.DatasetOptions("data", shard=0), "--shard 0: at least 1"),
+    (dataset.render_dataset, dataset.DatasetOptions("data", parts=2, part=2), "--part 2: of 2 parts the last is 1"),
+    (label.label, label.LabelOptions(count=0), "--count 0: at least 1"),
+])  # fmt: skip
+def test_impossible_numbers_are_refused_before_any_work(tmp_path, monkeypatch, command, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PipelineError, match=message):
+        command(options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_generator_does_not_lock_the_folder_of_a_data_set(tmp_path):
+    options = dataset.DatasetOptions(str(tmp_path / "data"), count=1, shard=1, size=16, eager=True)
+    with pytest.raises(PipelineError, match="nowhere"):
+        dataset.render_dataset(dataclasses.replace(options, generator=str(tmp_path / "nowhere.pth")))
+    dataset.render_dataset(options)
+    assert (tmp_path / "data" / "shard_0000.npz").is_file()
+
+
+def test_without_a_compiler_the_cure_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "has_compiler", lambda: False)
+    with pytest.raises(PipelineError, match="--eager"):
+        dataset.render_dataset(dataset.DatasetOptions(str(tmp_path / "data"), count=1))

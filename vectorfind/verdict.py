@@ -27,8 +27,9 @@ from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
 DUEL_FACES = 2
 # What a newcomer needs to read the tables.
 WORDS = """- *Deviation*: the standard deviation of a score among the faces of the pool. *Edit*: in the
-  test a wish for eyes, mouth and pose at once, 50 for each face; for side effects one property alone, by one deviation.
-  *Correlation*: of what was asked with what was measured, over the 50.
+  test a wish for eyes, mouth and pose at once, 50 for each face (on the usual grid eyes by -1.2 or 1.2, mouth by five
+  steps from -1.8 to 1.8, pose by five from -1.2 to 1.2 deviations, each with each); for side effects one property
+  alone, by one deviation. *Correlation*: of what was asked with what was measured, over the 50.
 - *Graders*: `finder`, the scorer that the directions were found by; `second`, a CNN trained on other faces;
   `geometric`, face parser and geometry. `model_loop` holds colours and places of a face that the same parser finds,
   though not how far eyes and mouth are open, nor the roll.
@@ -314,6 +315,7 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
             told.append(f"{side} {half:+.1f} ({few:+.1f} to {many:+.1f})")
         own = literal[literal["property"] == name]
         lines.append(
-            f"- {name}: {', '.join(told)}; {len(own)} wishes" + (f", met {own['met'].mean():.1%}" if len(own) else "")
+            f"- {name}: {', '.join(told)}; {len(own)} wishes"
+            + (f", following the finder alone {own['met'].mean():.1%} met" if len(own) else "")
         )
     return "\n".join(lines)

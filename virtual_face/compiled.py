@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 
 import torch
 
 _active = False
+
+
+def has_compiler() -> bool:
+    """Tell whether torch will find a C++ compiler."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
 
 
 def compile_renderer() -> None:

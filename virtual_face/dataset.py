@@ -24,10 +24,10 @@ from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.seeds import latents_from_seeds
 from stylegan.checkpoint import load_generator
-from virtual_face.compiled import compile_renderer
+from virtual_face.compiled import compile_renderer, has_compiler
 from virtual_face.latent_map import LatentMap, latent_map_of
 from virtual_face.population import ATTRIBUTES, INDEX, factors_from_seeds
-from virtual_face.render import render_factors
+from virtual_face.render import LEAST_SIZE, render_factors
 
 MOVED = ("eyes", "mouth", "yaw", "pitch", "roll", "smile", "age", "gender", "glasses", "hair_length", "brow_raise")
 
@@ -68,7 +68,20 @@ def training_w(w: Tensor, latent_map: LatentMap, seed: int) -> Tensor:
     return w + torch.from_numpy(step) @ latent_map.lift.T
 
 
+def _check(options: DatasetOptions) -> None:
+    least = {"--count": 1, "--size": LEAST_SIZE, "--shard": 1, "--parts": 1, "--part": 0, "--first-seed": 0}
+    for flag, low in least.items():
+        if (value := getattr(options, flag[2:].replace("-", "_"))) < low:
+            raise PipelineError(f"{flag} {value}: at least {low}")
+    if options.part >= options.parts:
+        raise PipelineError(f"--part {options.part}: of {options.parts} parts the last is {options.parts - 1}")
+    if not options.eager and not has_compiler():
+        raise PipelineError("compiling the renderer needs a C++ compiler (g++ or clang++): install one, or use --eager")
+
+
 def render_dataset(options: DatasetOptions) -> None:
+    """Render what is missing; PipelineError for impossible numbers, or a folder made with other options."""
+    _check(options)
     out = Path(options.out)
     done_file = out / "dataset.json"
     described = {
@@ -83,11 +96,11 @@ def render_dataset(options: DatasetOptions) -> None:
             raise PipelineError(
                 f"{done_file}: made with other options ({found}); choose another --out or delete the folder"
             )
-    write_json(done_file, described)
     generator, latent_map = (None, None)
     if options.generator:
         generator = load_generator(options.generator)
         latent_map = latent_map_of(generator)
+    write_json(done_file, described)
     if not options.eager:
         compile_renderer()
     starts = range(0, options.count, options.shard)

@@ -16,7 +16,7 @@ from virtual_face.compiled import speeds_up
 EXTENT = 1.2
 MOUTH_Y, NOSE_Y, EYE_X = -0.61, -0.335, 0.285
 PARTS = ("eye", "brow", "nose", "upper_lip", "inner_mouth", "lower_lip")
-CHANNELS = ("height", "slope_x", "slope_y", "cavity", "red", "green", "blue", "gloss", *PARTS, "beard")
+CHANNELS = ("height", "cavity", "red", "green", "blue", "gloss", *PARTS)
 
 
 def gauss(x: Tensor, width) -> Tensor:
@@ -228,10 +228,6 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     height = height - 0.022 * opening
     height = height * (1 - ramp(x, 0.48, 0.66))  # sculpt the front only: the side of the head is seen edge-on here
 
-    pad = F.pad(height[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    texel = 2 * EXTENT / (side - 1)
-    slope_x = (pad[:, 1:-1, 2:] - pad[:, 1:-1, :-2]) / (2 * texel)
-    slope_y = -(pad[:, 2:, 1:-1] - pad[:, :-2, 1:-1]) / (2 * texel)
     cavity = ((height - box_blur(box_blur(height[:, None], 8), 4)[:, 0]) * 9).clamp(-0.75, 0.35)
 
     # ---- paint ---------------------------------------------------------------------------------------------
@@ -390,8 +386,6 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
     eye_part, brow_part = opening * edge(p["eyes"] - 0.02, 0.01), brow
     planes = [
         height,
-        slope_x,
-        slope_y,
         cavity,
         *paint.unbind(1),
         gloss,
@@ -401,7 +395,6 @@ def face_sheet(parameters: dict[str, Tensor], side: int) -> Tensor:
         upper_lip,
         inner,
         lower_lip,
-        beard,
     ]
     batch = p["age"].shape[0]
     return torch.stack([plane.expand(batch, side, side) for plane in planes], 1)

@@ -16,6 +16,7 @@ import torch
 
 from pipeline.artefacts import atomic, digest, write_stamp
 from pipeline.command import main, resolve_device
+from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.progress import progress
 from stylegan.checkpoint import load_generator
@@ -46,6 +47,8 @@ def through_jpeg(pictures: np.ndarray) -> torch.Tensor:
 
 
 def label(options: LabelOptions) -> None:
+    if options.count < 1:
+        raise PipelineError(f"--count {options.count}: at least 1")
     profile, device = Profile.load(options.profile), resolve_device(options.device)
     generator = load_generator(profile.weight("generator"), device)
     oracle = load_oracle(profile.weight("attribute_net"), device)

@@ -1,7 +1,7 @@
 """Measures the virtual world: renders, generator and latent space, with pictures; writes reports/virtual_world.md.
 
     python -m virtual_face.measure
-    python -m virtual_face.measure --samples 500 --renders 500 --out runs/quick/virtual_world.md
+    python -m virtual_face.measure --samples 500 --out runs/quick/virtual_world.md
 
 Renders come from seeds that no training used. The generator is sampled without truncation.
 """

@@ -161,12 +161,12 @@ def head_parameters(factors: Tensor) -> dict[str, Tensor]:
     return p
 
 
-def true_attributes(p: dict[str, Tensor], factors: Tensor, background: Tensor, hair_albedo: Tensor) -> pd.DataFrame:
+def true_attributes(p: dict[str, Tensor], background: Tensor, hair_albedo: Tensor) -> pd.DataFrame:
     """The table of true attributes, one row per face.
 
     background: float [n, 2], mean and spread of the background's brightness (0..255) in the upper half of the frame.
-    hair_albedo: float [n], brightness of the hair's own colour, 0..1. Angles are in radians, openings relative to a
-    wide eye (about 1) and an eye's height of mouth opening.
+    hair_albedo: float [n], brightness of the hair's own colour, 0..1. Angles are in radians; `eyes`: about 1 is a
+    wide eye; `mouth`: height of the opening in head units, of which the skull is about 1.5 wide.
     """
     columns = {
         "gender": p["gender"],

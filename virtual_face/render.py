@@ -6,12 +6,15 @@ python -m virtual_face.render --seeds 0-63 --out sheet.png
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.errors import PipelineError
+from pipeline.images import SUFFIXES
 from virtual_face.compiled import speeds_up
 from virtual_face.face_sheet import CHANNELS, box_blur, edge, face_sheet, hair_colour, mix, ramp, skin_colour
 from virtual_face.geometry import Head, head_rays, look_up, normals, trace
@@ -19,7 +22,12 @@ from virtual_face.population import factors_from_seeds, head_parameters, true_at
 from virtual_face.shading import Lights, background, develop, glasses_layer, shade_cloth, shade_hair, shade_skin
 
 CLASSES = 11
+LEAST_SIZE = 16  # pixels; below, the sheet of a face has no room for its parts
 SHEET_TEXELS_PER_PIXEL = 1.75
+
+
+HEIGHT, CAVITY, GLOSS = (CHANNELS.index(name) for name in ("height", "cavity", "gloss"))
+COLOUR = slice(CHANNELS.index("red"), CHANNELS.index("blue") + 1)
 
 
 @dataclass
@@ -55,7 +63,7 @@ def part_ids(head: Head, at, sheet: Tensor) -> Tensor:
     )
     neck, shoulders = head.body(x, y, z)
     front = ramp(z, -0.10, 0.30)
-    skull = head.skull(x, y, z - sheet[:, 0] * front)
+    skull = head.skull(x, y, z - sheet[:, HEIGHT] * front)
     on_head = (skull < torch.minimum(neck, shoulders)) & (skull < 0.035)
     facing = z > 0.1
     right = x > 0
@@ -77,7 +85,7 @@ def render_factors(factors: Tensor, size: int = 128, supersample: int = 2) -> Re
     """Renders faces from population factors float32 [n, K] (see `population.FACTORS`)."""
     images, masks, wall = draw_faces(factors, size, supersample)
     p = head_parameters(factors)
-    return RenderBatch(images, masks, true_attributes(p, factors, background_statistics(wall), hair_albedo(p)))
+    return RenderBatch(images, masks, true_attributes(p, background_statistics(wall), hair_albedo(p)))
 
 
 def draw_faces(factors: Tensor, size: int, supersample: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +103,7 @@ def draw_faces(factors: Tensor, size: int, supersample: int) -> tuple[Tensor, Te
 
     looked = look_up(sheet, skin_at[0], skin_at[1])
     front = ramp(skin_at[2], -0.05, 0.25)[:, None]
-    paint = mix(skin_colour(p)[:, :, None], looked[:, 4:7], front)
+    paint = mix(skin_colour(p)[:, :, None], looked[:, COLOUR], front)
     normal = normals(head, "skin", *skin_at)
     hair_gap = head.hair(*(a + 0.05 * k for a, k in zip(skin_at, normal)))
     contact = ((hair_gap + 0.02) / 0.09).clamp(0.25, 1)
@@ -103,7 +111,8 @@ def draw_faces(factors: Tensor, size: int, supersample: int) -> tuple[Tensor, Te
     # Short roots tint the scalp, so that hair does not begin at a hard line.
     roots = 0.55 * ramp(-hair_gap, -0.062, -0.035) * (1 - p["bald"])[:, None] * ramp(skin_at[1], -0.1, 0.2)
     paint = mix(paint, (0.5 * hair_colour(p))[:, :, None], roots[:, None])
-    skin = shade_skin(paint, looked[:, 7] * front[:, 0], looked[:, 3] * front[:, 0], normal, view, lights, shadow)
+    gloss, cavity = (looked[:, channel] * front[:, 0] for channel in (GLOSS, CAVITY))
+    skin = shade_skin(paint, gloss, cavity, normal, view, lights, shadow)
     skin = skin * (0.55 + 0.45 * contact)[:, None]
     neck, shoulders = head.body(*skin_at)
     _, world_y, _ = head.to_world(*skin_at)
@@ -221,6 +230,12 @@ def draw_sheet(options: RenderOptions) -> None:
     from segmentation.classes import PALETTE
 
     seeds = parse_seeds(options.seeds)
+    for flag, low in (("--size", LEAST_SIZE), ("--columns", 1)):
+        if (value := getattr(options, flag[2:])) < low:
+            raise PipelineError(f"{flag} {value}: at least {low}")
+    for flag, name in (("--out", options.out), ("--masks", options.masks)):
+        if name and Path(name).suffix.lower() not in SUFFIXES:
+            raise PipelineError(f"{flag} {name}: write a name that ends in {' or '.join(SUFFIXES)}")
     faces = render(seeds, options.size)
     pictures = ((faces.images.permute(0, 2, 3, 1) + 1) * 127.5 + 0.5).clamp(0, 255).byte().numpy()
     save_sheet(options.out, pictures, options.columns)

@@ -18,7 +18,8 @@ def read_shards(folder: Path | str, names: tuple[str, ...], most: int | None = N
     paths = sorted(Path(folder).glob("shard_*.npz"))[:most]
     if not paths:
         raise PipelineError(
-            f"{folder}: no shard_*.npz; render some with: python -m virtual_face.dataset --out {folder}"
+            f"{folder}: no shard_*.npz; render some first (python -m virtual_face.dataset --help shows the calls for "
+            "training and for held-out faces)"
         )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for path in paths:

@@ -25,7 +25,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.artefacts import atomic, read_json, stamp_path
+from pipeline.artefacts import atomic, provenance_of, read_json, stamp_path
 from pipeline.command import main
 from pipeline.seeds import latents_from_seeds
 from stylegan.checkpoint import load_generator, save_checkpoint
@@ -412,6 +412,10 @@ def train(options: GeneratorOptions) -> None:
             training.sheet(Path(options.work) / f"sheet_{training.seen // 1000:05d}k.png")
             with open(log, "a") as file:
                 file.write(f"{training.seen},{training.minutes:.2f},held_out={training.held_out():.4f}\n")
+    if rank() == 0 and provenance_of(options.out).get("pictures_seen") != training.seen:
+        training.finish()  # an earlier call ended between its checkpoint and this file, or wrote another one
+    if rank() == 0:
+        print(f"{options.out}: {training.seen} pictures seen in {training.minutes:.1f} of {options.minutes:g} minutes")
 
 
 if __name__ == "__main__":
