@@ -19,6 +19,9 @@ def fetch_from_hub(repo: str, name: str, folder: Path) -> Path:
     found = _metadata(get_hf_file_metadata, hf_hub_url, repo, name)
     url = hf_hub_url(repo, name, revision=found.commit_hash)
     folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / Path(name).name
+    if whole.is_file() and whole.stat().st_size == found.size and _is_it(whole, found.etag):
+        return whole  # an earlier call was stopped while it looked at the file
     part = folder / f"{found.etag}.incomplete"
     try:
         with part.open("ab") as stream:
@@ -28,10 +31,14 @@ def fetch_from_hub(repo: str, name: str, folder: Path) -> Path:
             part.unlink()
             raise Unavailable("the transfer came out too long; run this command again") from None
         raise Unavailable(f"the transfer broke off ({_reason(error)}); run this command again to go on") from None
-    if len(found.etag) == 64 and digest(part) != found.etag:  # of a large file the tag is its sha256
+    if not _is_it(part, found.etag):
         part.unlink()
         raise Unavailable("what came is damaged; run this command again")
-    return part.rename(folder / Path(name).name)
+    return part.rename(whole)
+
+
+def _is_it(path: Path, etag: str) -> bool:
+    return len(etag) != 64 or digest(path) == etag  # of a large file the tag is its sha256
 
 
 def _metadata(get_metadata, url_of, repo: str, name: str):

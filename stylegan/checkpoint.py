@@ -92,7 +92,7 @@ def save_beside(path: Path | str, generator: torch.nn.Module, base: Path | str, 
     the file remembers its name and sha256, and `read_models` joins the two.
     """
     base = Path(base)
-    known = read_models(base)["generator"]
+    known = _generator_of(base)
     own = {
         key: value
         for key, value in generator.state_dict().items()
@@ -121,8 +121,15 @@ def read_models(path: Path | str, plain: str = "generator") -> dict[str, dict[st
                 f"{'another one now' if base.is_file() else 'missing'}: put both files of one release side by side, or "
                 "train this one anew"
             )
-        table["generator"] = {**read_models(base)["generator"], **table["generator"]}
+        table["generator"] = {**_generator_of(base), **table["generator"]}
     return table
+
+
+def _generator_of(path: Path | str) -> dict[str, torch.Tensor]:
+    models = read_models(path)
+    if "generator" not in models:
+        raise PipelineError(f"{path} holds {', '.join(models)} and no generator, on which another file could lean")
+    return models["generator"]
 
 
 def generator_hash(generator: torch.nn.Module) -> str:

@@ -10,22 +10,12 @@ from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
-from stylegan_modified.plan import Call, stage_2_results
+from stylegan_modified.plan import SHARED_CODE, Call, stage_2_results
 from stylegan_modified.settings import settings_of
 from stylegan_modified.versions import Version
 
 PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
-CODE = (
-    "run_stylegan_finetune",
-    "stylegan",
-    "stylegan_modified",
-    "cnn.filter_cnn",
-    "cnn.stack",
-    "pipeline.seeds",
-    "pipeline.report",
-    "property_score.property_cnn",
-    "virtual_face.oracle",
-)
+CODE = ("run_stylegan_finetune", *SHARED_CODE, "property_score.property_cnn")
 
 
 @dataclass

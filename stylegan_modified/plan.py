@@ -16,16 +16,12 @@ from pipeline.run import Run
 from pipeline.whole import is_leftover
 from stylegan_modified.settings import finetune_settings
 
-CODE = (
-    "run_stylegan_finetune_v9",
-    "stylegan",
-    "stylegan_modified",
-    "cnn.filter_cnn",
-    "cnn.stack",
-    "pipeline.seeds",
-    "pipeline.report",
+# What both ways of fine-tuning depend on.
+SHARED_CODE = (
+    *("stylegan", "stylegan_modified", "cnn.filter_cnn", "cnn.stack", "pipeline.seeds", "pipeline.report"),
     "virtual_face.oracle",
 )
+CODE = ("run_stylegan_finetune_v9", *SHARED_CODE)
 GENERATOR = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 
 
