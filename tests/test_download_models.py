@@ -301,6 +301,16 @@ def test_the_command_goes_on_with_what_an_earlier_call_fetched(world, hub):
     assert not folder.exists()
 
 
+def test_a_file_that_was_fetched_and_not_yet_checked_is_not_fetched_again(world, hub):
+    world.by_hand("h.pth", generator().state_dict())
+    folder = world.target / ".part-download"
+    folder.mkdir()
+    (folder / "g.pth").write_bytes(hub.content)
+    done = command("--profile", world.profile(), **hub.settings)
+    assert done.returncode == 0, done.stderr
+    assert hub.ranges == [] and (world.target / "g.pth").read_bytes() == hub.content
+
+
 def test_the_hub_s_refusals_are_told_in_plain_words(world, hub):
     profile = world.profile()
     text = profile.read_text().replace('name = "d.pth"', 'name = "other.pth"')
