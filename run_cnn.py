@@ -99,7 +99,8 @@ def plan(options: Options) -> Plan:
     labels, labelled, notes = None, pd.DataFrame(columns=["img_no", *FILTER_NAMES]), []
     if settings.labels is not None:
         labels = read_labels(settings.labels)
-        needed = options.train or not settings.bundled
+        idle = len(_trained(run)) == len(FILTER_NAMES) * FOLDS and not options.force
+        needed = options.train or not (settings.bundled or idle)
         labelled, notes = match_labels(settings.labels, labels, pictures, run, needed, given=bool(options.labels))
         labelled = labelled.merge(pictures[["img_no", "img_path"]], on="img_no", validate="one_to_one")
     faces_from = {"generator": origin.generator, "psi": origin.psi}
@@ -108,9 +109,13 @@ def plan(options: Options) -> Plan:
     return work
 
 
+def _trained(run: Run) -> list[Path]:
+    return [path for paths in model_paths(run).values() for path in paths if is_trained_here(path)]
+
+
 def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
     run, settings = work.run, work.settings
-    trained = [path for paths in model_paths(run).values() for path in paths if is_trained_here(path)]
+    trained = _trained(run)
     whole = len(trained) == len(FILTER_NAMES) * FOLDS
     if not options.train and trained and not options.force and (whole or settings.bundled):
         if not whole:

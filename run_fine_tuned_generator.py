@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Options(StageOptions):
     """v1, v2, v3, v4, v5, v8 or v9; or the path of a generator file."""
     published: bool = False
     """Take the rung that was trained as published."""
-    experiment: int | None = None
+    experiment: Literal[1, 2, 3] | None = None
     """Which experiment of v5; the third unless given."""
     eyes: float = 0.0
     """Label: 0 as usual, more is wider open."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cnn.pictures import FILTERED, read_pictures
+from cnn.labels import Origin
+from cnn.pictures import FILTERED, FOLDER, read_pictures
 from cnn.settings import read_training
 from pipeline.artefacts import (
     atomic,
@@ -312,7 +313,7 @@ def _pictures(work: Plan, numbers: Iterable[int]) -> list[str]:
     return [digest(work.picture(img_no))[:16] for img_no in numbers]
 
 
-def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, str]:
+def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, Any]:
     """Seeds of the faces as `trained_on`, in the grammar of `pipeline.seeds`.
 
     Pictures that are not known to be a generator's have none, and nothing is recorded: "" would mean no scored face.
@@ -322,7 +323,11 @@ def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, str]:
         return {}
     arrays = read_arrays(path, ("img_no", "seed"))
     seeds = arrays["seed"][np.isin(arrays["img_no"], numbers)]
-    return {"trained_on": format_seeds(int(seed) for seed in seeds)} if len(seeds) == len(numbers) else {}
+    if len(seeds) != len(numbers):
+        return {}
+    generator = Origin.of_stamp(work.run.path(*FOLDER)).generator
+    told = {"generators": {"generator": generator}} if generator else {}
+    return told | {"trained_on": format_seeds(int(seed) for seed in seeds)}
 
 
 def _text(frame: pd.DataFrame) -> str:
@@ -360,7 +365,7 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
     compared = _compare(work, scores)
     write_table(figures, compared, _figure_schema())
     if not compared["faces"].any():
-        summary.note("no face has a score of stage 4, so there is nothing to compare the CNN with")
+        summary.note("no face that the CNN has not seen has a score of stage 4: there is nothing to compare it with")
     elif compared["mae"].isna().all():
         summary.note("the CNN's errors are not told: its record or stage 4's lacks the normalisation of the scores")
     _write_logs(work)
@@ -468,8 +473,11 @@ def _trained_table(work: Plan, name: str) -> pd.DataFrame | None:
 
 def _seen_elsewhere(work: Plan) -> np.ndarray:
     """Numbers of the faces that a model from elsewhere was trained on, as far as seeds tell: those of the generator."""
-    seeds, path = provenance_of(work.model).get("trained_on"), work.run.path(*LATENTS)
-    if not seeds or _source(work.model) == "trained" or not path.exists():
+    record, path = provenance_of(work.model), work.run.path(*LATENTS)
+    seeds, generators = record.get("trained_on"), record.get("generators")
+    here = Origin.of_stamp(work.run.path(*FOLDER)).generator
+    others = bool(here and generators) and here not in generators.values()
+    if not seeds or others or _source(work.model) == "trained" or not path.exists():
         return np.empty(0, int)
     arrays = read_arrays(path, ("img_no", "seed"))
     return arrays["img_no"][np.isin(arrays["seed"], parse_seeds(seeds))]

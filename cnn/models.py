@@ -73,7 +73,7 @@ def check_one_training(run: Run) -> None:
         raise PipelineError(
             f"the filter CNNs of {run} come from different trainings, as when one is stopped halfway "
             f"({', '.join(sorted(path.name for path in kinds.values()))} differ); go on with run_cnn.py --train and "
-            "the same labels, or begin anew with --train --force"
+            "the same labels, begin anew with --train --force, or take the bundled ones, if any, with --force"
         )
 
 

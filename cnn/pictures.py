@@ -28,9 +28,10 @@ def list_pictures(run: Run) -> pd.DataFrame:
     picture of another name.
     """
     folder, latents = run.path(*FOLDER), run.path(*LATENTS)
-    again = f"run run_original_generator.py --run {run} again"
+    again = f"run the same run_original_generator.py command for {run} again"
     check_whole(folder, again)
-    pictures = [path.name for path in folder.glob("*") if path.suffix.lower() in PICTURES and not is_leftover(path)]
+    files = (path for path in folder.glob("[!.]*") if not is_leftover(path))  # copies leave files that begin with a dot
+    pictures = [path.name for path in files if path.suffix.lower() in PICTURES]
     names = sorted((name for name in pictures if NUMBERED.fullmatch(name)), key=lambda name: int(name[:-4]))
     strangers = sorted(set(pictures) - set(names))
     if strangers:
@@ -63,8 +64,11 @@ def list_pictures(run: Run) -> pd.DataFrame:
         seeds = np.array([seed_of[number] for number in numbers.tolist()])
     elif stamp_path(folder).is_file() and (told := (read_json(stamp_path(folder)).get("origin") or {}).get("seeds")):
         known = np.array(parse_seeds(told))
-        if len(known) != len(numbers) or numbers.max() >= len(known):
-            raise PipelineError(f"{folder} holds {len(numbers)} faces, its record tells of {len(known)}; {again}")
+        if numbers.max() >= len(known):
+            raise PipelineError(
+                f"{folder / names[-1]} is not among the {len(known)} faces that the record beside the folder tells of; "
+                f"{again}, or give pictures of your own a run of their own"
+            )
         seeds = known[numbers]
     paths = ["/".join((*FOLDER, name)) for name in names]
     return pd.DataFrame({"img_no": numbers, "img_path": paths, "seed": seeds})

@@ -22,8 +22,10 @@ class Run:
 
         Links are not followed where the path as written lies inside: a folder of a run may lie on another disk.
         """
-        if Path(path).is_relative_to(self.root) and ".." not in Path(path).parts:
-            return Path(path).relative_to(self.root).as_posix()
+        if Path(path).is_relative_to(self.root):
+            rest = Path(path).relative_to(self.root)
+            if ".." not in rest.parts:
+                return rest.as_posix()
         try:
             return Path(path).resolve().relative_to(self.root.resolve()).as_posix()
         except ValueError:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.artefacts import digest, read_json, save_weights, stamp_path
+from pipeline.artefacts import digest, provenance_of, save_weights
 from pipeline.command import Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile, shown
@@ -134,7 +134,7 @@ def train(options: BundledOptions) -> None:
 
 def put_in(path: Path, trained: TrainedPropertyCNN, drawn: str, training: dict) -> None:
     """Put hairstyle towers into the property CNN of a file; PipelineError unless both saw the same faces."""
-    known = read_json(stamp_path(path))["provenance"]
+    known = provenance_of(path)
     if known["trained_on"] != drawn:
         raise PipelineError(
             f"{path} was trained on the seeds {known['trained_on']}, its hairstyle towers on {drawn}; give --count as "

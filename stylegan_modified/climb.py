@@ -103,7 +103,7 @@ class Climb:
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
         fingerprint = fingerprint_of(plan, self.trainer)
         if plan.force and self.processes.first:
-            files.state.unlink(missing_ok=True)
+            files.forget()
         self.processes.wait()
         steps = rates.warm_steps + int(settings["steps"])
         self.log = train_rung(self.trainer, steps, self.monitor, files, rhythm, fingerprint, self.say)
@@ -112,7 +112,7 @@ class Climb:
         """Write weights, measure before and after, draw and report; returns the figures of this rung."""
         plan, version, net = self.plan, self.plan.version, self.trainer.average
         facts = {"version": version.tag, "steps": int(self.settings["steps"]), "psi": version.psi}
-        facts["start"] = generator_hash(self.origin)
+        facts |= {"start": generator_hash(self.origin), "training_code": self.trainer.code}
         save_weights(plan.generator, net.state_dict(), **facts)
         if self.trainer.discriminator:
             save_critic(plan.discriminator, self.trainer.discriminator, **facts)

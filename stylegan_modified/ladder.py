@@ -93,6 +93,7 @@ class Ladder:
         report = plan.run.path("reports", "finetune_v9.md")
         judged = BY_ORACLE if "oracle" in plan.weights else BY_FILTERS
         write_report(report, self.before, self.after, self.log, self._facts(), pictures, plan.notes, judged)
+        self.provenance["training_code"] = self.trainer.code
         # Last, since they take the place of the stamp that says which training the run's net is from.
         save_weights(plan.generator, average.state_dict(), version="v9", **self.provenance)
         save_weights(plan.discriminator, self.trainer.discriminator.state_dict(), version="v9", **self.provenance)
@@ -168,7 +169,7 @@ class Ladder:
         rhythm = Rhythm(*(int(settings[f"{kind}_every"]) for kind in ("log", "monitor", "save")))
         fingerprint = fingerprint_of(plan, trainer, FREE | ({"v1_steps"} if name == "v1" else set()))
         if plan.force and self.processes.first:
-            files.state.unlink(missing_ok=True)
+            files.forget()
         self.processes.wait()
         log = train_rung(trainer, steps, self.monitor, files, rhythm, fingerprint, self.say)
         if name == "v9":

@@ -90,6 +90,16 @@ class Files:
     strips: Path
     events: Path
 
+    @property
+    def before(self) -> Path:
+        """Where a state of another training waits, in case that one is wanted again."""
+        return self.state.with_suffix(".before.pth")
+
+    def forget(self) -> None:
+        """Delete both states."""
+        for path in (self.state, self.before):
+            path.unlink(missing_ok=True)
+
     def strip(self, step: int) -> Path:
         """Return the path of the strip of one step."""
         return self.strips / f"step_{step:06d}.png"
@@ -124,7 +134,8 @@ def train_rung(
     """Train until `steps` steps are done, going on from a saved state of the same fingerprint; returns the log.
 
     steps: the warm-up counts. fingerprint: what the state depends on besides the number of steps; a state of another
-    one is not used. Of several processes the first one watches, logs and saves; all of them resume.
+    one is set aside, and taken again where its training is wanted again. One that differs in `code` alone is gone on
+    with, and told: a training may take days. Of several processes the first one watches, logs and saves; all resume.
     """
     rhythm.check()
     group = trainer.processes
@@ -134,9 +145,12 @@ def train_rung(
             "minibatch deviation, so its scores differ a little from those of an undivided batch"
         )
     fingerprint = {name: str(value) for name, value in sorted(fingerprint.items())}
-    rows = _resume(trainer, steps, files, fingerprint, say)
+    rows, source = _resume(trainer, steps, files, fingerprint, say)
+    fingerprint["code"] = trainer.code
     group.wait()  # until the last process has read the state, the first one must not write another
     name = trainer.version.name
+    if group.first and source != files.state:
+        _set_aside(files, source)
     if group.first and not rows:
         _clear(files)
     events = EventLog(files.events, rows, _TRAINING) if group.first else None
@@ -176,28 +190,61 @@ def train_rung(
 
 
 def _resume(
-    trainer: Trainer, steps: int, files: Files, fingerprint: dict[str, Any], say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Load a usable state into the trainer; returns the rows of the log up to it, empty to start anew."""
+    trainer: Trainer, steps: int, files: Files, fingerprint: dict[str, str], say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], Path | None]:
+    """Load a usable state into the trainer; returns the rows of the log up to it and the file, or [] and None."""
     for folder in {files.state.parent, files.strips}:
         if folder.is_dir() and trainer.processes.first:
             remove_leftovers(folder)
-    if not files.state.is_file():
-        return []
-    state = read_weights(files.state)
-    if state.get("fingerprint") != fingerprint:
-        say(
-            f"the saved state is of other inputs, settings or code, so training starts anew; it is kept as "
-            f"{files.state.with_suffix('.before.pth').name} until the next time"
-        )
-        return []
-    if state["counters"]["step"] > steps:
-        say(f"a saved state is at step {state['counters']['step']}, beyond {steps}; training starts anew")
-        return []
-    trainer.restore(state, files.state)
-    say(f"{trainer.version.name}: going on from step {trainer.step_number}")
-    # The row of a last step off the log's grid stays when a longer training goes on from it.
-    return list(state["rows"])
+    trainer.code = fingerprint.get("code", "")
+    reasons = {}
+    for path in (files.state, files.before):
+        if not path.is_file():
+            continue
+        state = read_weights(path)
+        reasons[path] = _useless(state, steps, fingerprint)
+        if reasons[path]:
+            continue
+        trainer.restore(state, path)
+        if state["fingerprint"].get("code", "") != trainer.code:
+            trainer.code = state["fingerprint"].get("code", "")
+            say(f"note: {path.name} is of earlier code of the training; --force trains anew")
+        say(f"{trainer.version.name}: going on from step {trainer.step_number}")
+        # The row of a last step off the log's grid stays when a longer training goes on from it.
+        return list(state["rows"]), path
+    if files.state in reasons:
+        say(f"{reasons[files.state]}; training starts anew, and that state waits in {files.before.name}")
+    return [], None
+
+
+def _useless(state: dict[str, Any], steps: int, fingerprint: dict[str, str]) -> str:
+    """Why a state cannot be gone on with, "" if it can."""
+    known = state.get("fingerprint", {})
+    if {**known, "code": ""} != {**fingerprint, "code": ""}:
+        return "the saved state is of other inputs or settings"
+    reached = state["counters"]["step"]
+    return f"the saved state is at step {reached}, beyond {steps}" if reached > steps else ""
+
+
+def _set_aside(files: Files, taken: Path | None) -> None:
+    """Put the present state where it waits, and the one that is taken up again in its place.
+
+    Of two states of the same training the further one stays.
+    """
+    if taken:
+        waiting = files.state.with_suffix(".swap.pth")
+        if files.state.is_file():
+            files.state.replace(waiting)
+        taken.replace(files.state)
+        if waiting.is_file():
+            waiting.replace(files.before)
+    elif files.state.is_file():
+        known = [read_weights(path) for path in (files.state, files.before) if path.is_file()]
+        same = len(known) == 2 and known[0].get("fingerprint") == known[1].get("fingerprint")
+        if not same or known[0]["counters"]["step"] >= known[1]["counters"]["step"]:
+            files.state.replace(files.before)
+        files.state.unlink(missing_ok=True)
+    stamp_path(files.state).unlink(missing_ok=True)
 
 
 def joined(logs: list[pd.DataFrame]) -> pd.DataFrame:
@@ -210,13 +257,7 @@ def joined(logs: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _clear(files: Files) -> None:
-    """Remove what an earlier training of other inputs left: its strips and curves would stand among the new ones.
-
-    Its state, which may have taken days, is set aside under another name, until the next one takes that.
-    """
-    if files.state.is_file():
-        files.state.replace(files.state.with_suffix(".before.pth"))
-        stamp_path(files.state).unlink(missing_ok=True)
+    """Remove what an earlier training of other inputs left: its strips and curves would stand among the new ones."""
     clear_events(files.events)
     for path in files.strips.glob("step_*.png"):
         path.unlink()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pipeline.errors import PipelineError
 from pipeline.profile import Profile
+from stylegan_modified.versions import VERSIONS
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Finetuning:
     minutes: float = 0.0
     """What to expect on one core, for the user; 0 says nothing."""
     watched: int = 256
-    """Faces measured by each monitor."""
+    """Faces measured by each monitor; at least a batch."""
     sample_batch: int = 8
     log_every: int = 10
     monitor_every: int = 50
@@ -76,6 +76,7 @@ LIMITS: dict[str, dict[str, float]] = {
     **{name: {"low": 1} for name in ("log_every", "monitor_every", "save_every")},
     **{name: {"low": 2} for name in ("samples", "watched")},  # one face has no spread
     "momentum": {"low": 0, "high": 0.999},
+    "margin": {},
 }
 
 
@@ -93,16 +94,16 @@ def settings_of(profile: Profile, *sections: str) -> dict[str, Any]:
         if entry.name != "reduced"  # decided by the machine
     }
     result = {entry.name: entry.default for entry in fields(Finetuning)} | {"warm_steps": 0}
+    parts = [name for name, value in profile.section("finetune").items() if isinstance(value, dict)]
+    families = {name.split("_")[0] for name in VERSIONS}
+    known = {"train", "demo", "climb", *families, *(f"{name}_published" for name in families)}
+    profile.refuse_unknown("finetune", parts, known)
     for section in sections:
         given = [name for name, value in profile.section(section).items() if not isinstance(value, dict)]
         profile.refuse_unknown(section, given, set(kinds))
         for name in given:
             result[name] = profile.read(f"{section}.{name}", kinds[name], **LIMITS.get(name, {"low": 0}))
-    if result["watched"] < result["batch"]:
-        raise PipelineError(
-            f"profile {profile.path}: watched = {result['watched']} faces do not fill one batch of {result['batch']}; "
-            "let watched in [finetune] be at least batch"
-        )
+    result["watched"] = max(result["watched"], result["batch"])
     if result["discriminator_up_to"] is None:
         del result["discriminator_up_to"]
     return result

@@ -3,7 +3,7 @@
 Everything random of a step is drawn after seeding with (seed, version, step), for the whole batch, and the faces depend
 on the draw number. So a run that was killed and started again from its state repeats the same steps to the last bit,
 and several processes do what one does with the same batch, as far as the batch can be cut between the groups of the
-discriminator's minibatch deviation (`Trainer.splits_groups`).
+discriminator's minibatch deviation (`Trainer.splits_groups`); the published v5_3 draws its centres part by part.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class Trainer:
         )
         self.counters = {"step": 0, "draws": 0, "d_updates": 0, "g_updates": 0, "g_loss": 0.0, "penalty": 0.0}
         self.tally = Tally()
+        self.code = ""  # version of the code that the training began with, once it has begun
         if self.discriminator:
             self._check_groups()
             self._choose_discriminator_blocks()
@@ -214,12 +215,14 @@ class Trainer:
         return min(getattr(self.discriminator, "minibatch_std_group", 0), self.faces.batch)
 
     def _check_groups(self) -> None:
-        group = self._minibatch_group()
-        if group and self.faces.batch % group:
-            raise PipelineError(
-                f"a batch of {self.faces.batch} faces cannot be split into groups of {group}, over which the "
-                f"discriminator measures deviations; let batch in [finetune] be a multiple of {group}, or less"
-            )
+        for size in (self.faces.batch, self.faces.batch // self.processes.parts):
+            group = min(getattr(self.discriminator, "minibatch_std_group", 0), size)
+            if group and size % group:
+                raise PipelineError(
+                    f"{size} faces (batch {self.faces.batch} in {self.processes.parts} parts) cannot be split into "
+                    f"groups of {group}, over which the discriminator measures deviations; change batch or accumulate "
+                    "in [finetune], or the number of processes"
+                )
 
     def _optimizer(self, groups: list[dict[str, Any]], momentum: float = 0.0) -> torch.optim.Optimizer:
         if self.version.published:

@@ -290,6 +290,8 @@ def test_a_model_of_another_crop_is_refused(world):
 def test_an_interrupted_sampling_and_pictures_of_another_name_are_told(world):
     run, profile, labels = world
     folder = run / "stylegan" / "synthesize_results"
+    shutil.copy(folder / "000000.jpg", folder / "._000000.jpg")
+    run_cnn.plan(options(run, profile))  # what another system leaves beside its copies counts for nothing
     shutil.copy(folder / "000000.jpg", folder / "face.jpeg")
     with pytest.raises(PipelineError, match=r"face\.jpeg is not named as a sampled face"):
         run_cnn.plan(options(run, profile))
@@ -297,7 +299,9 @@ def test_an_interrupted_sampling_and_pictures_of_another_name_are_told(world):
     record = read_json(stamp_path(folder))
     del record["output"]
     write_json(stamp_path(folder), record)
-    with pytest.raises(PipelineError, match="was not finished when its stage was stopped; run run_original_generator"):
+    with pytest.raises(
+        PipelineError, match="was not finished when its stage was stopped; run the same run_original_generator"
+    ):
         run_cnn.plan(options(run, profile))
 
 

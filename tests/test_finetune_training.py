@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.artefacts import code_version
+from pipeline.artefacts import code_version, read_weights
 from pipeline.errors import PipelineError
 from stylegan_modified.augment import Augment, camera, shifted
 from stylegan_modified.climb import V5_JITTER
 from stylegan_modified.faces import Faces
 from stylegan_modified.monitor import Monitor, mean_distance, measure
+from stylegan_modified.processes import Processes
 from stylegan_modified.rung import TRAINING_CODE, Files, Rhythm, fingerprint_of, train_rung
 from stylegan_modified.settings import Rates
 from stylegan_modified.trainer import auroc
@@ -29,7 +30,7 @@ class Killed(RuntimeError):
     """Stands for SIGKILL: nothing catches it, nothing is tidied."""
 
 
-def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published=False, save=2):
+def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published=False, save=2, fingerprint=None):
     """Train one rung of the tiny world in a folder; returns the trainer and its log."""
     trainer = world.trainer(version, seed=seed, published=published)
     if kill_at is not None:
@@ -44,7 +45,7 @@ def rung(folder, steps, kill_at=None, seed=0, said=None, version="v9", published
     monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(100, 132), 16, "cpu", strip=4)
     files = Files(folder / "state.pth", folder / "log.csv", folder / "strips", folder / "events")
     said, rhythm = [] if said is None else said, dataclasses.replace(RHYTHM, save=save)
-    return trainer, train_rung(trainer, steps, monitor, files, rhythm, {"seed": seed}, said.append)
+    return trainer, train_rung(trainer, steps, monitor, files, rhythm, fingerprint or {"seed": seed}, said.append)
 
 
 def weights(trainer):
@@ -129,11 +130,35 @@ def test_same_seed_same_weights_and_another_seed_does_not_use_the_state(tmp_path
     assert not torch.equal(weights(other)["g.mapping.dense0.weight"], weights(first)["g.mapping.dense0.weight"])
 
 
-def test_a_state_of_another_training_is_set_aside_not_deleted(tmp_path):
-    rung(tmp_path, 4)
+def test_a_state_of_another_training_waits_until_it_is_wanted_again(tmp_path):
+    first, _ = rung(tmp_path, 4)
     state, kept = (tmp_path / "state.pth").read_bytes(), tmp_path / "state.before.pth"
-    rung(tmp_path, 2, seed=1)
+    said = []
+    rung(tmp_path, 2, seed=1, said=said)
     assert kept.read_bytes() == state and (tmp_path / "state.pth").read_bytes() != state
+    assert any("waits in state.before.pth" in line for line in said)
+    other = (tmp_path / "state.pth").read_bytes()
+    again, _ = rung(tmp_path, 4, said=said)
+    assert any("going on from step 4" in line for line in said)
+    assert all(torch.equal(x, y) for x, y in zip(weights(again).values(), weights(first).values(), strict=True))
+    assert (tmp_path / "state.pth").read_bytes() == state and kept.read_bytes() == other
+
+
+def test_the_further_of_two_states_of_one_training_stays(tmp_path):
+    rung(tmp_path, 6)
+    furthest = (tmp_path / "state.pth").read_bytes()
+    rung(tmp_path, 4)
+    rung(tmp_path, 2)
+    assert (tmp_path / "state.before.pth").read_bytes() == furthest
+
+
+def test_a_state_of_earlier_code_is_gone_on_with_and_told(tmp_path):
+    calls = {"said": [], "fingerprint": {"seed": 0, "code": "old"}}
+    rung(tmp_path, 2, **calls)
+    trainer, _ = rung(tmp_path, 4, said=calls["said"], fingerprint={"seed": 0, "code": "new"})
+    assert trainer.step_number == 4 and trainer.code == "old"
+    assert any("of earlier code" in line for line in calls["said"])
+    assert read_weights(tmp_path / "state.pth")["fingerprint"]["code"] == "old"
 
 
 def test_what_a_state_depends_on_knows_code_and_inputs_but_not_what_is_measured(tmp_path):
@@ -167,8 +192,10 @@ def test_centres_of_labels_follow_the_mapping_while_training():
 
 
 def test_a_batch_that_makes_no_whole_groups_is_refused():
-    with pytest.raises(PipelineError, match="a batch of 6 faces cannot be split into groups of 4"):
+    with pytest.raises(PipelineError, match="6 faces .* cannot be split into groups of 4"):
         world.trainer("v1", batch=6)
+    with pytest.raises(PipelineError, match="6 faces .batch 12 in 2 parts. cannot be split into groups of 4"):
+        world.trainer("v1", batch=12, processes=Processes(accumulate=2))
 
 
 def test_only_real_faces_of_the_published_v5_are_changed():

@@ -127,6 +127,8 @@ def test_a_folder_of_a_run_may_be_a_link_to_another_disk(tmp_path):
     (tmp_path / "run" / "stylegan").symlink_to(tmp_path / "disk")
     run = Run(tmp_path / "run")
     assert run.relative(run.path("stylegan", "a.jpg")) == "stylegan/a.jpg"
+    there = Run(tmp_path / "run" / ".." / "run")
+    assert there.relative(there.path("stylegan", "a.jpg")) == "stylegan/a.jpg"
     with pytest.raises(PipelineError, match="outside the run folder"):
         run.relative(run.path("..", "a.jpg"))
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import run_property_cnn
-from pipeline.artefacts import read_image, read_json, save_arrays, save_image
+from pipeline.artefacts import read_image, read_json, save_arrays, save_image, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.seeds import parse_seeds
@@ -251,6 +251,11 @@ def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp
     assert not pd.read_csv(figures)["faces"].any()
     beside = tmp_path / "property_cnn.pth.json"
     record = json.loads(beside.read_text())
+    write_json(run / "stylegan" / "synthesize_results.json", {"origin": {"generator": "a" * 64}, "output": {}})
+    record["provenance"]["generators"] = {"base": "b" * 64}  # the same seeds of another generator are other faces
+    beside.write_text(json.dumps(record))
+    run_property_cnn.run(options(run, other, force=True))
+    assert set(pd.read_csv(cnn_scores)["source"]) == {"unseen"}
     record["provenance"]["trained_on"] = "900000-900059"
     beside.write_text(json.dumps(record))
     run_property_cnn.run(options(run, other, force=True))

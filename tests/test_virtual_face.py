@@ -233,4 +233,6 @@ def test_a_wrong_generator_does_not_lock_the_folder_of_a_data_set(tmp_path):
 def test_without_a_compiler_the_cure_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "has_compiler", lambda: False)
     with pytest.raises(PipelineError, match="--eager"):
-        dataset.render_dataset(dataset.DatasetOptions(str(tmp_path / "data"), count=1))
+        dataset.render_dataset(dataset.DatasetOptions(str(tmp_path / "data"), count=1, shard=1))
+    (tmp_path / "data" / "shard_0000.npz").write_bytes(b"")
+    dataset.render_dataset(dataset.DatasetOptions(str(tmp_path / "data"), count=1, shard=1))  # nothing to compile

@@ -12,8 +12,8 @@ _active = False
 
 
 def has_compiler() -> bool:
-    """Tell whether torch will find a C++ compiler."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+    """Tell whether torch will find a C++ compiler: the one that CXX names, else g++."""
+    return shutil.which(os.environ.get("CXX") or "g++") is not None
 
 
 def compile_renderer() -> None:

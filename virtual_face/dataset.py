@@ -75,8 +75,6 @@ def _check(options: DatasetOptions) -> None:
             raise PipelineError(f"{flag} {value}: at least {low}")
     if options.part >= options.parts:
         raise PipelineError(f"--part {options.part}: of {options.parts} parts the last is {options.parts - 1}")
-    if not options.eager and not has_compiler():
-        raise PipelineError("compiling the renderer needs a C++ compiler (g++ or clang++): install one, or use --eager")
 
 
 def render_dataset(options: DatasetOptions) -> None:
@@ -101,13 +99,16 @@ def render_dataset(options: DatasetOptions) -> None:
         generator = load_generator(options.generator)
         latent_map = latent_map_of(generator)
     write_json(done_file, described)
-    if not options.eager:
+    own = range(options.part * options.shard, options.count, options.parts * options.shard)
+    paths = {start: out / f"shard_{start // options.shard:04d}.npz" for start in own}
+    missing = {start: path for start, path in paths.items() if not path.exists()}
+    if missing and not options.eager:
+        if not has_compiler():
+            raise PipelineError(
+                "compiling the renderer needs a C++ compiler (g++, or CXX): install one, or give --eager"
+            )
         compile_renderer()
-    starts = range(0, options.count, options.shard)
-    for start in progress(starts, "render"):
-        path = out / f"shard_{start // options.shard:04d}.npz"
-        if path.exists() or start // options.shard % options.parts != options.part:
-            continue
+    for start, path in progress(missing.items(), "render"):
         seeds = list(range(options.first_seed + start, options.first_seed + start + options.shard))
         if generator is None:
             w, factors = None, factors_from_seeds(seeds)

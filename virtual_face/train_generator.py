@@ -25,7 +25,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.artefacts import atomic, provenance_of, read_json, stamp_path
+from pipeline.artefacts import atomic, provenance_of
 from pipeline.command import main
 from pipeline.seeds import latents_from_seeds
 from stylegan.checkpoint import load_generator, save_checkpoint
@@ -217,7 +217,7 @@ class Training:
             self.load()
         elif options.resume:
             self.take(load_generator(options.resume))
-            self.seen = max(self.seen, int(read_json(stamp_path(options.resume))["provenance"].get("pictures_seen", 0)))
+            self.seen = max(self.seen, int(provenance_of(options.resume).get("pictures_seen", 0)))
         # Every process, and every start, draws pictures of its own.
         self.random = torch.Generator().manual_seed(hash((options.seed, self.seen, rank())))
 
