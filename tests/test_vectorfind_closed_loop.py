@@ -183,6 +183,25 @@ def test_a_scorer_that_errs_is_not_followed_to_the_letter():
     assert trusted < 0.8 * followed
 
 
+class SteepScorer(CurvedScorer):
+    """Moves two and a half times as far as the scorer that the model learnt from."""
+
+    def score_tensor(self, images):
+        return 2.5 * super().score_tensor(images)
+
+
+def test_where_the_scorer_moves_much_further_than_the_model_says_half_the_gain_gets_there():
+    bench = make_bench(batch=50)
+    bench.scorer = CurvedScorer()
+    loops = [model_loop_in(bench, rounds=12, backtrack=backtrack) for backtrack in (False, True)]
+    bench.scorer = SteepScorer()
+    codes = bench.encode(bench.latents(range(2000, 2030)), "w")
+    amounts = np.zeros((30, 3), np.float32)
+    amounts[np.arange(30), np.arange(30) % 3] = 1.0
+    straight, back = ((loop.walk(codes, amounts).why == REACHED).mean() for loop in loops)
+    assert back > 0.9 and back > straight + 0.2, (straight, back)
+
+
 class TurningScorer(CurvedScorer):
     """Reads the scores of CurvedScorer, but falling again by as much as they rise above `turn` [8]."""
 

@@ -47,7 +47,8 @@ class ModelLoopOptions:
     longest whole edit in deviations of the pool's codes, stride: longest step. softness: Tikhonov term of what is kept,
     as a share of its slope's square. trust: how far the scorer is believed against the model about what an edit has
     changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed). A score that
-    moved the other way than wished is believed whatever the trust.
+    moved the other way than wished is believed whatever the trust. backtrack: after a plan that brought nothing go on
+    from the best one so far and ask for half as much; else from the last one.
     """
 
     rounds: int = 6
@@ -59,6 +60,7 @@ class ModelLoopOptions:
     stride: float = 1.0
     softness: float = 0.05
     trust: float = 0.5
+    backtrack: bool = False
 
 
 @dataclass
@@ -97,12 +99,13 @@ class ModelLoop(ClosedLoop):
         known = above(now)
         believed = known.copy()
         best, best_moved, best_now = _misses(target, believed, floors), moved.copy(), now.copy()
+        best_told, best_believed, gain = told.copy(), believed.copy(), np.ones((len(codes), 1), np.float32)
         for _ in range(options.rounds):
             rows = np.flatnonzero(best.max(1) > options.tolerance)
             if not len(rows):
                 break
             goal = begin[rows].copy()
-            goal[:, :SCORES] = above(told[rows]) + above(target[rows]) - believed[rows]
+            goal[:, :SCORES] = above(told[rows]) + gain[rows] * (above(target[rows]) - believed[rows])
             ended = target[rows] <= floors
             goal[:, :SCORES][ended] = np.minimum(told[rows, :SCORES], floors - WELL_BELOW)[ended]
             moved[rows] = self._plan(codes[rows], moved[rows], goal)
@@ -117,6 +120,11 @@ class ModelLoop(ClosedLoop):
             better = misses.sum(1) < best[rows].sum(1)
             kept = rows[better]
             best[kept], best_moved[kept], best_now[kept] = misses[better], moved[kept], now[kept]
+            best_told[kept], best_believed[kept] = told[kept], believed[kept]
+            if options.backtrack:
+                back = rows[~better]
+                moved[back], told[back], believed[back] = best_moved[back], best_told[back], best_believed[back]
+                gain[back] *= 0.5
         lengths = np.linalg.norm(best_moved, axis=1)
         why = np.where(lengths > 0.99 * options.furthest, TOO_FAR, OUT_OF_STEPS).astype(object)
         met = best.max(1) <= options.tolerance

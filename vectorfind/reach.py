@@ -23,7 +23,9 @@ def to_the_letter(loop: ClosedLoop) -> ClosedLoop:
 
     Between scorer and model, which spares the face the scorer's errors, a reading is missed by as much as these are.
     """
-    return replace(loop, options=replace(loop.options, trust=1.0)) if isinstance(loop, ModelLoop) else loop
+    if not isinstance(loop, ModelLoop):
+        return loop
+    return replace(loop, options=replace(loop.options, trust=1.0, backtrack=True, rounds=2 * loop.options.rounds))
 
 
 def reach_table(loop: ClosedLoop, seeds, progress=None) -> pd.DataFrame:
