@@ -193,7 +193,7 @@ class SteepScorer(CurvedScorer):
 def test_where_the_scorer_moves_much_further_than_the_model_says_half_the_gain_gets_there():
     bench = make_bench(batch=50)
     bench.scorer = CurvedScorer()
-    loops = [model_loop_in(bench, rounds=12, backtrack=backtrack) for backtrack in (False, True)]
+    loops = [model_loop_in(bench, rounds=6, backtrack=backtrack) for backtrack in (0, 6)]
     bench.scorer = SteepScorer()
     codes = bench.encode(bench.latents(range(2000, 2030)), "w")
     amounts = np.zeros((30, 3), np.float32)

@@ -47,8 +47,9 @@ class ModelLoopOptions:
     longest whole edit in deviations of the pool's codes, stride: longest step. softness: Tikhonov term of what is kept,
     as a share of its slope's square. trust: how far the scorer is believed against the model about what an edit has
     changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed). A score that
-    moved the other way than wished is believed whatever the trust. backtrack: after a plan that brought nothing go on
-    from the best one so far and ask for half as much; else from the last one.
+    moved the other way than wished is believed whatever the trust. backtrack: further rounds after
+    those, each from the best plan so far, that ask for half of what is missing, and for half as much again after each
+    that brought nothing.
     """
 
     rounds: int = 6
@@ -60,7 +61,7 @@ class ModelLoopOptions:
     stride: float = 1.0
     softness: float = 0.05
     trust: float = 0.5
-    backtrack: bool = False
+    backtrack: int = 0
 
 
 @dataclass
@@ -100,10 +101,14 @@ class ModelLoop(ClosedLoop):
         believed = known.copy()
         best, best_moved, best_now = _misses(target, believed, floors), moved.copy(), now.copy()
         best_told, best_believed, gain = told.copy(), believed.copy(), np.ones((len(codes), 1), np.float32)
-        for _ in range(options.rounds):
+        for number in range(options.rounds + options.backtrack):
             rows = np.flatnonzero(best.max(1) > options.tolerance)
             if not len(rows):
                 break
+            if number >= options.rounds:
+                moved[rows], told[rows], believed[rows] = best_moved[rows], best_told[rows], best_believed[rows]
+            if number == options.rounds:
+                gain[:] = 0.5
             goal = begin[rows].copy()
             goal[:, :SCORES] = above(told[rows]) + gain[rows] * (above(target[rows]) - believed[rows])
             ended = target[rows] <= floors
@@ -121,10 +126,8 @@ class ModelLoop(ClosedLoop):
             kept = rows[better]
             best[kept], best_moved[kept], best_now[kept] = misses[better], moved[kept], now[kept]
             best_told[kept], best_believed[kept] = told[kept], believed[kept]
-            if options.backtrack:
-                back = rows[~better]
-                moved[back], told[back], believed[back] = best_moved[back], best_told[back], best_believed[back]
-                gain[back] *= 0.5
+            if number >= options.rounds:
+                gain[rows[~better]] *= 0.5
         lengths = np.linalg.norm(best_moved, axis=1)
         why = np.where(lengths > 0.99 * options.furthest, TOO_FAR, OUT_OF_STEPS).astype(object)
         met = best.max(1) <= options.tolerance

@@ -25,7 +25,7 @@ def to_the_letter(loop: ClosedLoop) -> ClosedLoop:
     """
     if not isinstance(loop, ModelLoop):
         return loop
-    return replace(loop, options=replace(loop.options, trust=1.0, backtrack=True, rounds=2 * loop.options.rounds))
+    return replace(loop, options=replace(loop.options, trust=1.0, backtrack=loop.options.rounds))
 
 
 def reach_table(loop: ClosedLoop, seeds, progress=None) -> pd.DataFrame:
