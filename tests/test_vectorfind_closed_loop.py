@@ -199,7 +199,7 @@ def test_where_the_scorer_moves_much_further_than_the_model_says_half_the_gain_g
     amounts = np.zeros((30, 3), np.float32)
     amounts[np.arange(30), np.arange(30) % 3] = 1.0
     straight, back = ((loop.walk(codes, amounts).why == REACHED).mean() for loop in loops)
-    assert back > 0.9 and back > straight + 0.2, (straight, back)
+    assert back > 0.75 and back > straight + 0.2, (straight, back)
 
 
 class TurningScorer(CurvedScorer):

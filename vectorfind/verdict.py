@@ -301,8 +301,7 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
     ]
     for walk, part in met.groupby("walk", sort=False):
         wishes, faces = met_shares(part)
-        how = "the loop follows the finder alone, in smaller steps where a plan brought nothing"
-        how = how if walk == LETTER else "the loop as it is judged above"
+        how = "the loop follows the finder alone" if walk == LETTER else "the loop as it is judged above"
         lines.append(
             f"- {how}: {wishes:.1%} of {len(part)} wishes; {faces:.1%} of {part['seed'].nunique()} faces had all of "
             "theirs met"
