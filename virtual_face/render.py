@@ -22,7 +22,7 @@ from virtual_face.population import factors_from_seeds, head_parameters, true_at
 from virtual_face.shading import Lights, background, develop, glasses_layer, shade_cloth, shade_hair, shade_skin
 
 CLASSES = 11
-LEAST_SIZE = 16  # pixels; below, the sheet of a face has no room for its parts
+LEAST_SIZE = 16  # pixels; below, nothing of a face is left to see
 SHEET_TEXELS_PER_PIXEL = 1.75
 
 
