@@ -412,8 +412,8 @@ def train(options: GeneratorOptions) -> None:
             training.sheet(Path(options.work) / f"sheet_{training.seen // 1000:05d}k.png")
             with open(log, "a") as file:
                 file.write(f"{training.seen},{training.minutes:.2f},held_out={training.held_out():.4f}\n")
-    if rank() == 0 and provenance_of(options.out).get("pictures_seen") != training.seen:
-        training.finish()  # an earlier call ended between its checkpoint and this file, or wrote another one
+    if rank() == 0 and int(provenance_of(options.out).get("pictures_seen", 0)) < training.seen:
+        training.finish()  # an earlier call ended between its checkpoint and this file; one that has seen more stays
     if rank() == 0:
         print(f"{options.out}: {training.seen} pictures seen in {training.minutes:.1f} of {options.minutes:g} minutes")
 
