@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cnn.labels import Origin
-from cnn.pictures import FILTERED, FOLDER, read_pictures
+from cnn.pictures import FILTERED, read_pictures
 from cnn.settings import read_training
 from pipeline.artefacts import (
     atomic,
@@ -23,7 +21,6 @@ from pipeline.artefacts import (
     digest,
     is_fresh,
     provenance_of,
-    read_arrays,
     read_json,
     remove_leftovers,
     stamp_path,
@@ -36,10 +33,10 @@ from pipeline.images import NUMBERED
 from pipeline.precision import half_precision, wants_half
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
-from pipeline.seeds import format_seeds, parse_seeds
 from pipeline.tables import read_table, write_table
 from property_score.measure import PROPERTIES
 from property_score.property_settings import PARTS, PropertyTraining
+from property_score.seen_faces import SOURCES, SeenFaces, picture_digests, picture_path, source_of, trained_on
 
 if TYPE_CHECKING:
     from property_score.property_cnn import CNNScorer
@@ -53,8 +50,6 @@ python run_property_cnn.py --evaluate
 SCORES = ("segmentation", "property_score_results", "all_scores_v2.csv")
 NORMALISATION = ("segmentation", "property_score_results", "normalisation.json")
 CNN_SCORES = ("segmentation", "property_score_results", "all_scores_v2_cnn.csv")
-LATENTS = ("stylegan", "latents.npz")
-SOURCES = ("unseen", "out of fold", "trained on")
 CODE = (
     "cnn.fit",
     "cnn.stack",
@@ -70,6 +65,7 @@ SCORING_CODE = (
     "property_score.normalisation",
     "property_score.property_cnn",
     "property_score.property_training",
+    "property_score.seen_faces",
 )
 BATCH = 64
 
@@ -108,10 +104,6 @@ class Plan:
     model: Path
     model_stamp: dict[str, Any] | None
     notes: list[str] = field(default_factory=list)
-
-    def picture(self, img_no: int) -> Path:
-        """Path of a filtered face."""
-        return self.run.path(*FILTERED, f"{img_no:06d}.jpg")
 
     def log(self, name: str) -> Path:
         """Path of a log table of this stage."""
@@ -163,9 +155,9 @@ def plan(options: Options) -> Plan:
         raise PipelineError(f"{scores} is missing; run compute_property_scores.py --run {run} first")
     model = run.path("property_score", "models", "merged_property_cnn.pth")
     work = Plan(run, profile.resolution, wants_half(profile), width, folds, training, numbers, None, model, None)
-    here = _source(model) == "trained"
+    here = source_of(model) == "trained"
     if options.evaluate:
-        if not _source(model):
+        if not source_of(model):
             raise PipelineError(
                 f"{model} is missing; run run_property_cnn.py --run {run} first, with or without --train"
             )
@@ -198,12 +190,6 @@ def _none_passed(run: Run) -> bool:
     """Tell whether stage 2 has run and let no face pass."""
     stamp = stamp_path(run.path(*FILTERED))
     return stamp.exists() and read_json(stamp).get("rows") == 0
-
-
-def _source(model: Path) -> str:
-    if not model.exists() or not stamp_path(model).exists():
-        return ""
-    return (read_json(stamp_path(model)).get("options") or {}).get("source", "")
 
 
 def run(options: Options) -> None:
@@ -268,7 +254,7 @@ def _train(work: Plan, options: Options) -> None:
         )
     # Folds that do not fit the faces are refused here, not after the main training.
     fold_numbers(split_parts(len(known), options.seed), work.folds, options.seed)
-    images = read_pictures([work.picture(img_no) for img_no in known["img_no"]], work.resolution)
+    images = read_pictures([picture_path(work.run, img_no) for img_no in known["img_no"]], work.resolution)
     labels = known[[f"{name}_score" for name in PROPERTIES]].to_numpy(np.float32)
     normalisation = Normalisation.load(work.run.path(*NORMALISATION))
     checkpoint = work.log("training_checkpoint.pt")
@@ -286,7 +272,7 @@ def _train(work: Plan, options: Options) -> None:
     used = trained.parts != "test"
     out_of_fold = pd.DataFrame(scores[used], columns=[f"{name}_score" for name in PROPERTIES])
     out_of_fold.insert(0, "img_no", known.loc[used, "img_no"].to_numpy())
-    split = known[["img_no"]].assign(part=trained.parts, picture=_pictures(work, known["img_no"]))
+    split = known[["img_no"]].assign(part=trained.parts, picture=picture_digests(work.run, known["img_no"]))
     save_weights(
         work.model,
         trained.network.state_dict(),
@@ -301,33 +287,11 @@ def _train(work: Plan, options: Options) -> None:
         log=_text(trained.log),
         split=_text(split),
         out_of_fold=_text(out_of_fold),
-        **_trained_on(work, known["img_no"]),
+        **trained_on(work.run, known["img_no"]),
     )
     write_stamp(work.model, command=f"{COMMAND} --train", **work.model_stamp)
     for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(work.folds))):
         remove_checkpoint(path)
-
-
-def _pictures(work: Plan, numbers: Iterable[int]) -> list[str]:
-    """What tells the picture of each face from another one of the same number."""
-    return [digest(work.picture(img_no))[:16] for img_no in numbers]
-
-
-def _trained_on(work: Plan, numbers: pd.Series) -> dict[str, Any]:
-    """Seeds of the faces as `trained_on`, in the grammar of `pipeline.seeds`.
-
-    Pictures that are not known to be a generator's have none, and nothing is recorded: "" would mean no scored face.
-    """
-    path = work.run.path(*LATENTS)
-    if not path.exists():
-        return {}
-    arrays = read_arrays(path, ("img_no", "seed"))
-    seeds = arrays["seed"][np.isin(arrays["img_no"], numbers)]
-    if len(seeds) != len(numbers):
-        return {}
-    generator = Origin.of_stamp(work.run.path(*FOLDER)).generator
-    told = {"generators": {"generator": generator}} if generator else {}
-    return told | {"trained_on": format_seeds(int(seed) for seed in seeds)}
 
 
 def _text(frame: pd.DataFrame) -> str:
@@ -360,21 +324,22 @@ def _scores(work: Plan, options: Options, summary: Summary) -> pd.DataFrame:
             f"{work.model} is a property CNN for {scorer.resolution} pixels, the profile's resolution "
             f"is {work.resolution}; name the right file in [weights], or use --train"
         )
-    scores = _score_all(work, scorer)
+    seen = SeenFaces.of_model(work.model, work.run, work.numbers)
+    scores = seen.mark(_score_all(work, scorer), [f"{name}_score" for name in PROPERTIES])
     write_table(target, scores, cnn_score_schema())
-    compared = _compare(work, scores)
+    compared = _compare(work, scores, seen.split)
     write_table(figures, compared, _figure_schema())
     if not compared["faces"].any():
         summary.note("no face that the CNN has not seen has a score of stage 4: there is nothing to compare it with")
     elif compared["mae"].isna().all():
         summary.note("the CNN's errors are not told: its record or stage 4's lacks the normalisation of the scores")
-    _write_logs(work)
+    _write_logs(work, seen.split)
     for path in tables:
         write_stamp(path, command=COMMAND, rows=len(scores), **stamp)
         summary.wrote(path, f"{len(scores)} faces" if path == target else "the CNN against stage 4")
-    seen = int((scores["source"] == "trained on").sum())
-    if seen:
-        summary.note(f"{seen} faces are of seeds that the CNN was trained on; they have no part in its figures")
+    elsewhere = int((scores["source"] == "trained on").sum())
+    if elsewhere:
+        summary.note(f"{elsewhere} faces are of seeds that the CNN was trained on; they have no part in its figures")
     folded = int((scores["source"] == "out of fold").sum())
     if folded:
         summary.note(f"{folded} faces that the CNN was trained on are scored by networks that did not see them")
@@ -389,7 +354,7 @@ def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
     parts = [np.empty((0, len(PROPERTIES)), np.float32)]
     with progress(len(work.numbers), "score faces with the property CNN") as bar:
         for start in range(0, len(work.numbers), BATCH):
-            paths = [work.picture(img_no) for img_no in work.numbers[start : start + BATCH]]
+            paths = [picture_path(work.run, img_no) for img_no in work.numbers[start : start + BATCH]]
             pixels = torch.from_numpy(read_pictures(paths, work.resolution))
             with half_precision(scorer.device, work.half):
                 scores = scorer.score_tensor(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
@@ -398,20 +363,12 @@ def _score_all(work: Plan, scorer: CNNScorer) -> pd.DataFrame:
     values = np.concatenate(parts).astype(np.float64).round(5)
     frame = pd.DataFrame(values, columns=[f"{name}_score" for name in PROPERTIES])
     frame.insert(0, "img_no", work.numbers)
-    paths = [work.run.relative(work.picture(img_no)) for img_no in work.numbers]
+    paths = [work.run.relative(picture_path(work.run, img_no)) for img_no in work.numbers]
     frame.insert(1, "img_path", pd.Series(paths, dtype=str))
-    frame["source"] = np.where(frame["img_no"].isin(_seen_elsewhere(work)), "trained on", "unseen")
-    known = _out_of_fold(work)
-    if known is not None:
-        rows = frame["img_no"].isin(known["img_no"]).to_numpy()
-        columns = [f"{name}_score" for name in PROPERTIES]
-        folded = known.set_index("img_no").loc[frame.loc[rows, "img_no"], columns]
-        frame.loc[rows, columns] = folded.to_numpy().round(5)
-        frame.loc[rows, "source"] = "out of fold"
     return frame
 
 
-def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
+def _compare(work: Plan, scores: pd.DataFrame, split: pd.DataFrame | None) -> pd.DataFrame:
     """Figures of the CNN against stage 4: of the test part for a CNN trained here, else of all filtered faces.
 
     The CNN's z-scores are turned into those of stage 4 first. Where the one's normalisation or the other's is not known
@@ -421,7 +378,6 @@ def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
     from property_score.property_training import property_figures
 
     stage4 = read_table(work.run.path(*SCORES), score_schema())
-    split = _split(work)
     faces = "test" if split is not None else "all filtered"
     scores = scores[scores["source"] != "trained on"]
     if split is not None:
@@ -441,53 +397,11 @@ def _compare(work: Plan, scores: pd.DataFrame) -> pd.DataFrame:
     return figures.round({"r": 4, "mae": 4, "mse": 4})
 
 
-def _split(work: Plan) -> pd.DataFrame | None:
-    """Which of the run's faces the model trained, validated and tested on; None where it has seen none of them.
-
-    A face counts while its number shows the picture that it showed then.
-    """
-    split = _trained_table(work, "split")
-    if split is None or "picture" not in split:
-        return split
-    there = split[split["img_no"].isin(work.numbers)]
-    split = there[there["picture"].to_numpy() == np.array(_pictures(work, there["img_no"]), dtype=object)]
-    return split if len(split) else None
-
-
-def _out_of_fold(work: Plan) -> pd.DataFrame | None:
-    table, split = _trained_table(work, "out_of_fold"), _split(work)
-    if table is None or split is None:
-        return None
-    return table[table["img_no"].isin(split["img_no"])]
-
-
-def _trained_table(work: Plan, name: str) -> pd.DataFrame | None:
-    """A table of the record beside a model that was trained in this run; a bundled one has none of its faces."""
-    if _source(work.model) != "trained":
-        return None
-    record = provenance_of(work.model)
-    if name not in record:
-        raise PipelineError(f"{stamp_path(work.model)} lacks the training's {name}; train again with --train --force")
-    return pd.read_csv(io.StringIO(record[name]), dtype={"picture": str})
-
-
-def _seen_elsewhere(work: Plan) -> np.ndarray:
-    """Numbers of the faces that a model from elsewhere was trained on, as far as seeds tell: those of the generator."""
-    record, path = provenance_of(work.model), work.run.path(*LATENTS)
-    seeds, generators = record.get("trained_on"), record.get("generators")
-    here = Origin.of_stamp(work.run.path(*FOLDER)).generator
-    others = bool(here and generators) and here not in generators.values()
-    if not seeds or others or _source(work.model) == "trained" or not path.exists():
-        return np.empty(0, int)
-    arrays = read_arrays(path, ("img_no", "seed"))
-    return arrays["img_no"][np.isin(arrays["seed"], parse_seeds(seeds))]
-
-
-def _write_logs(work: Plan) -> None:
+def _write_logs(work: Plan, split: pd.DataFrame | None) -> None:
     """Write split and epochs of the model's training from the record beside it; a bundled model has no split here."""
     from pandera.pandas import Check, Column, DataFrameSchema
 
-    record, split = provenance_of(work.model), _split(work)
+    record = provenance_of(work.model)
     paths = {"split": work.log("split.csv"), "log": work.log("train_log_property_cnn.csv")}
     if split is not None:
         number, part = Column(int, unique=True), Column(str, Check.isin(PARTS))
