@@ -1,6 +1,7 @@
 """A profile names the generator, parser and scorers of a run and holds every stage's preset numbers."""
 
 import math
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,12 @@ SECTIONS = (
     *("resolution", "half", "weights", "weights_from", "download", "stylegan", "cnn", "segmentation", "property_score"),
     *("property_cnn", "finetune", "vectorfind"),
 )
+# The files of [weights]; those of the fine-tuning family are named by their version, and more of them may stand there.
+WEIGHTS = (
+    *("generator", "discriminator", "labels", "parsenet", "facexformer", "attribute_net", "property_cnn"),
+    *("second_grader", "generator_v1", "generator_v9", "discriminator_v9"),
+)
+_OF_THE_FAMILY = re.compile(r"(generator|discriminator)_v[1-9](_[1-3])?(_published)?")
 _REQUIRED = object()
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -32,6 +39,8 @@ class Profile:
     def __init__(self, name: str, path: Path, settings: dict[str, Any]):
         self.name, self.path, self.settings = name, path, settings
         self.refuse_unknown("", settings, SECTIONS)
+        files = (name for name in self.section("weights") if not _OF_THE_FAMILY.fullmatch(name))
+        self.refuse_unknown("weights", files, WEIGHTS)
         self.resolution: int = self.read("resolution", int, low=1)
 
     @classmethod

@@ -16,7 +16,7 @@ BESIDE_GAP = 20
 def contact_sheet(images: np.ndarray, columns: int, gap: int = 2, labels: Sequence[str] | None = None) -> np.ndarray:
     """Lay out uint8 [N, H, W, 3] row by row on white with `gap` pixels between; returns uint8 [H', W', 3].
 
-    labels: one short text per image, written under it.
+    labels: one short text per image, written under it; a row without any takes no room for them.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
@@ -26,9 +26,10 @@ def contact_sheet(images: np.ndarray, columns: int, gap: int = 2, labels: Sequen
     count, height, width, _ = images.shape
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    cell = height + (LABEL_HEIGHT if labels is not None else 0)
-    sheet = np.full((rows * (cell + gap) + gap, columns * (width + gap) + gap, 3), BACKGROUND, dtype=np.uint8)
-    corners = [(gap + k // columns * (cell + gap), gap + k % columns * (width + gap)) for k in range(count)]
+    told = [labels is not None and any(labels[row * columns : (row + 1) * columns]) for row in range(rows)]
+    tops = gap + np.cumsum([0, *(height + gap + LABEL_HEIGHT * below for below in told)])
+    sheet = np.full((tops[-1], columns * (width + gap) + gap, 3), BACKGROUND, dtype=np.uint8)
+    corners = [(tops[k // columns], gap + k % columns * (width + gap)) for k in range(count)]
     for image, (top, left) in zip(images, corners, strict=True):
         sheet[top : top + height, left : left + width] = image
     if labels is not None:

@@ -19,6 +19,7 @@ from stylegan_modified.sampler import Sampler
 from stylegan_modified.versions import OBEYED, Version
 
 COLOURS = {"eyes": "tab:blue", "mouth": "tab:red", "pose": "tab:green"}
+MARKERS = {"eyes": "o", "mouth": "s", "pose": "^"}  # curves that lie on each other stay apart by these
 TARGET = 0.7
 SHOWN = {"zero": (0.0, 0.0, 0.0), "eyes -1.8": (-1.8, 0, 0), "eyes 1.8": (1.8, 0, 0), "mouth -1.2": (0, -1.2, 0),
          "mouth 1.6": (0, 1.6, 0), "pose -1.2": (0, 0, -1.2), "pose 2.4": (0, 0, 2.4)}  # fmt: skip
@@ -61,13 +62,14 @@ def draw_experiments(logs: dict[str, pd.DataFrame], path: Path) -> None:
         top, bottom = (figure.add_subplot(2, len(logs), k + 1 + part * len(logs)) for part in (0, 1))
         rows = log[log["eyes_pooled"].notna()]
         for name in OBEYED:
-            top.plot(rows["step"], rows[f"{name}_pooled"], marker=".", color=COLOURS[name], label=name)
-            bottom.plot(rows["step"], rows[f"{name}_mae"], marker=".", color=COLOURS[name], label=name)
+            look = {"marker": MARKERS[name], "fillstyle": "none", "color": COLOURS[name], "label": name}
+            top.plot(rows["step"], rows[f"{name}_pooled"], **look)
+            bottom.plot(rows["step"], rows[f"{name}_mae"], **look)
         top.axhline(TARGET, color="black", linestyle="--", linewidth=0.8)
-        top.set_ylim(-0.5, 1.0)
+        top.set_ylim(-0.6, 1.05)
         top.set_ylabel("pooled correlation")
         top.set_title(title)
-        bottom.set_ylabel("mean absolute error")
+        bottom.set_ylabel("mean absolute error, deviations")
         bottom.set_ylim(bottom=0)
         bottom.set_xlabel("step")
     beside(top)

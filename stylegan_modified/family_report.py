@@ -40,7 +40,7 @@ def write_family_report(run: Run) -> Path:
             elif tag != "v9" or not stage_5.is_file():
                 missing.append(tag)
     if rows:
-        report.table(pd.DataFrame(rows), caption="r: mean over latents on the 50 labels of v3 and v4")
+        report.table(pd.DataFrame(rows), caption="r: mean over latents on the 50 labels of v3 and v4; MAE: in deviations of the scores")
     if missing:
         report.text(f"Not trained in this run: {', '.join(missing)}.")
     report.text(
@@ -50,7 +50,7 @@ def write_family_report(run: Run) -> Path:
         "aimed along the mean slope of each score in z. Identity: distance of persons from the previous rung at equal "
         "latents and zero labels, and between labels of one latent; 0 the same person, about 1 another. Versions that "
         "are fed zero labels (v8, v9) are not made to obey any. The mended v9 climbs from the base over a short v1 of "
-        "its own; its before is the base, and its report finetune_v9.md."
+        "its own; its before is the base. In the demo it goes on from the bundled v9 net, and its steps are those of both."
     )
     _experiments(run, report)
     return report.write(run.path("reports", "finetune.md"))
@@ -61,7 +61,7 @@ def _row(name: str, tag: str, result: dict[str, Any], log: pd.DataFrame) -> dict
     corr = {kind: " / ".join(f"{obeyed[f'{p}_{kind}']:.2f}" for p in OBEYED) for kind in ("corr", "oracle", "mae")}
     first, last = (_watched(log, end) for end in (0, -1))
     return {
-        "version": tag.replace("_published", ", published"),
+        "version": f"[{tag.replace('_published', ', published')}](finetune_{tag}.md)",
         "start": VERSIONS[name].start,
         "steps": int(log["step"].max()),
         "r while training": f"{first} to {last}",
@@ -92,7 +92,7 @@ def _row_of_stage_5(run: Run) -> dict[str, Any]:
     log = read_table(run.path("stylegan_modified", "train_log_whole.csv"), LOG)
     changes = log["identity_change"].dropna()
     return {
-        "version": "v9",
+        "version": "[v9](finetune_v9.md)",
         "start": "base, v1",
         "steps": int(log["step"].max()),
         **dict.fromkeys(("r while training", "r CNN", "r oracle", "MAE"), "-"),
@@ -114,4 +114,4 @@ def _experiments(run: Run, report: Report) -> None:
         if logs:
             picture = run.path("stylegan_modified", f"experiments_v5{ending}.png")
             draw_experiments(logs, picture)
-            report.figure(picture, f"v5, {title}: labels of its own grid while training")
+            report.figure(picture, f"v5, {title}: labels of its own grid while training; dashed: the target, .7")

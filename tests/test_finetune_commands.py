@@ -93,7 +93,7 @@ def test_each_version_trains_from_its_command(trained, version, published, monke
     if published and version in ("v1", "v4", "v5"):
         assert "published failure" in report
     table = (trained[1] / "reports" / "finetune.md").read_text(encoding="utf-8")
-    assert f"| {tag.replace('_published', ', published')} |" in table
+    assert f"| [{tag.replace('_published', ', published')}](finetune_{tag}.md) |" in table
     assert finetune(trained, **options).written == []
 
 

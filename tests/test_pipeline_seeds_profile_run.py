@@ -141,6 +141,9 @@ def test_keys_that_nobody_reads_are_refused(write_profile, tmp_path):
     profile = Profile.load(tmp_path / "own.toml")
     with pytest.raises(PipelineError, match=r"section \[stylegan\]: unknown key psy; known are psi, seeds"):
         profile.refuse_unknown("stylegan", profile.section("stylegan"), ("seeds", "psi"))
+    (tmp_path / "own.toml").write_text('resolution = 8\n[weights]\nproprety_cnn = "a.pth"\ngenerator_v5_2 = "b.pth"\n')
+    with pytest.raises(PipelineError, match=r"section \[weights\]: unknown key proprety_cnn; known are attribute_net"):
+        Profile.load(tmp_path / "own.toml")
 
 
 def test_seeds_beyond_64_bits_are_refused():

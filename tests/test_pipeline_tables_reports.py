@@ -112,7 +112,10 @@ def test_a_sheet_lays_images_out_row_by_row():
     sheet = contact_sheet(images, columns=3, gap=2)
     assert sheet.shape == (2 * 6 + 2, 3 * 8 + 2, 3)
     assert sheet[2, 2, 0] == 0 and sheet[2, 10, 0] == 10 and sheet[8, 2, 0] == 30 and sheet[8, 18, 0] == 255
-    assert contact_sheet(images, 3, labels=list("abcde")).shape[0] > sheet.shape[0]
+    labelled = contact_sheet(images, 3, gap=2, labels=list("abcde"))
+    first = contact_sheet(images, 3, gap=2, labels=["a", "", "", "", ""])
+    assert labelled.shape[0] > first.shape[0] > sheet.shape[0]
+    assert (first[-images.shape[1] - 2 : -2, 2 : 2 + images.shape[2]] == images[3]).all()
 
 
 def test_sheets_stand_side_by_side_under_their_titles():

@@ -52,6 +52,11 @@ GRIDS_MEAN = {
     "Correlations are of these weights with the measured score.",
     "published": "The changes are the published ones, in units of the latent space.",
 }
+GRIDS_IN_TITLE = {
+    "deviations": "",
+    "reachable": ", each face asked for what it can do",
+    "published": ", asked for the published weights",
+}
 
 
 def write_verdict(stage, done: list[Files]) -> list[Path]:
@@ -83,7 +88,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     settings = {files.setting.name: files.setting for files in done}
     editors = {name: stage.with_setting(settings[name]).open_directions() for name in rivals}
     draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
-    report = Report("VectorFind: the verdict")
+    report = Report(f"VectorFind: the verdict, pool of {stage.plan.rows:,}{GRIDS_IN_TITLE[grid]}")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
     report.text(_verdict(stage, judged, best)).text(WORDS)
