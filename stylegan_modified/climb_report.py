@@ -64,11 +64,10 @@ def write_climb_report(
     report.heading("Do faces obey labels")
     report.table(_obedience(result), caption="grid of v3 and v4: 50 labels a latent; grid of v5: 8")
     report.text(
-        "`r` is the mean over latents of the correlation of label and score, `r pooled` that over all images, "
-        "`MAE` the "
-        "mean absolute error in deviations of the scores, all by the property CNN. The CNN is also what mended rungs are trained by, so `r "
-        "oracle`, "
-        "by a network that took no part (it reads opening of eyes and mouth, and roll for pose), is the fairer figure. "
+        "`r` is the mean over latents of the correlation of label and score, `r pooled` that over all images, `MAE` "
+        "the mean absolute error in deviations of the scores, all by the property CNN. The CNN is also what mended "
+        "rungs are trained by, so `r oracle`, by a network that took no part (it reads opening of eyes and mouth, and "
+        "roll for pose), is the fairer figure. "
         f"Under the labels of the 50 the person moves by {result['labels_50']['identity_under_labels']:.2f}."
     )
     report.figure(pictures["labels"], "one latent per row, one label per column")
@@ -131,9 +130,8 @@ def _failure(plan: ClimbPlan, log: pd.DataFrame, failed: bool) -> str:
     if not failed:
         return "The published failure does not show here; see the steps and the start below."
     return (
-        f"That is the published failure (in {int(log['step'].max())} steps, too few to tell this cause from too short a "
-        "training): "
-        f"{EXPECTED_FAILURE[plan.version.name]}"
+        f"That is the published failure (in {int(log['step'].max())} steps, too few to tell this cause from too "
+        f"short a training): {EXPECTED_FAILURE[plan.version.name]}"
     )
 
 

@@ -40,7 +40,8 @@ def write_family_report(run: Run) -> Path:
             elif tag != "v9" or not stage_5.is_file():
                 missing.append(tag)
     if rows:
-        report.table(pd.DataFrame(rows), caption="r: mean over latents on the 50 labels of v3 and v4; MAE: in deviations of the scores")
+        caption = "r: mean over latents on the 50 labels of v3 and v4; MAE: in deviations of the scores"
+        report.table(pd.DataFrame(rows), caption=caption)
     if missing:
         report.text(f"Not trained in this run: {', '.join(missing)}.")
     report.text(
@@ -50,7 +51,8 @@ def write_family_report(run: Run) -> Path:
         "aimed along the mean slope of each score in z. Identity: distance of persons from the previous rung at equal "
         "latents and zero labels, and between labels of one latent; 0 the same person, about 1 another. Versions that "
         "are fed zero labels (v8, v9) are not made to obey any. The mended v9 climbs from the base over a short v1 of "
-        "its own; its before is the base. In the demo it goes on from the bundled v9 net, and its steps are those of both."
+        "its own; its before is the base. In the demo it goes on from the bundled v9 net, and its steps are those of "
+        "both."
     )
     _experiments(run, report)
     return report.write(run.path("reports", "finetune.md"))
