@@ -38,15 +38,17 @@ def targets(
         there = other is not None and (grader, name) in other.index
         return float(other.loc[(grader, name), column]) if there else np.nan
 
-    def add(what: str, bar: float, values: list[float], floor: bool = True, most: str = "-", inside: float = np.nan):
-        """A row: values of best and reference, at least (floor) or at most the bar."""
-        is_met = values[0] >= bar if floor else values[0] <= bar
-        # A miss that three decimals would round to the bar is told with four.
-        digits = 4 if not is_met and round(values[0], 3) == bar else 3
-        row = {"asked": what, "at": f"{'>=' if floor else '<='} {bar:.2f}"}
+    def add(
+        what: str, bar: float | None, values: list[float], floor: bool = True, most: str = "-", inside: float = np.nan
+    ):
+        """A row: values of best and reference, at least (floor) or at most the bar; None: nothing is asked."""
+        if bar is None:
+            row, digits, verdict = {"asked": what, "at": "-"}, 3, "-"
+        else:
+            row, digits, verdict = _held(what, bar, values[0], floor)
         row |= {best: f"{values[0]:.{digits}f}", reference: f"{values[1]:.{digits}f}", "most": most}
         row |= {} if fitted is None else {"within reach": f"{inside:.3f}" if np.isfinite(inside) else "-"}
-        rows.append(row | {"": "met" if is_met else "MISSED"})
+        rows.append(row | {"": verdict})
 
     for grader, bars in ASKED.items():
         if grader not in set(judged["grader"]):
@@ -55,12 +57,14 @@ def targets(
             values = [table.loc[(grader, name), "corr"] for table in tables]
             most = f"{tables[0].loc[(grader, name), 'most']:.3f}"
             add(f"corr of {name}, {grader}", bar, values, most=most, inside=within(grader, name, "corr"))
-    grader = strictest(judged)
-    for version in ("v8", "v7"):
-        column = f"pass_{version}"
-        values = [float(table.loc[(grader, EDITED[0]), column]) for table in tables]
-        share = within(grader, EDITED[0], column)
-        add(f"share that passes {version}, {grader}", PASS_ASKED, values, inside=share)
+    strict = strictest(judged)
+    for grader in (strict, *(name for name in ASKED if name != strict and name in set(judged["grader"]))):
+        for version in ("v8", "v7"):
+            column = f"pass_{version}"
+            values = [float(table.loc[(grader, EDITED[0]), column]) for table in tables]
+            share = within(grader, EDITED[0], column)
+            bar = PASS_ASKED if grader == strict else None
+            add(f"share that passes {version}, {grader}", bar, values, inside=share)
     for what, which in {"score, any grader": scores_of, "head or person, oracle": person_of}.items():
         found = [largest_leak(which(leaks[name])) for name in (best, reference)]
         if np.isfinite(found[0][1]):
@@ -72,6 +76,14 @@ def targets(
             inside = np.nan if fitted is None else _turned(fitted, which)
             add(f"reversed faces, {who}, any property", 0, values, floor=False, inside=inside)
     return pd.DataFrame(rows)
+
+
+def _held(what: str, bar: float, value: float, floor: bool) -> tuple[dict[str, str], int, str]:
+    """The beginning of a row, the decimals that its values need, and whether the bar is held."""
+    is_met = value >= bar if floor else value <= bar
+    # A miss that three decimals would round to the bar is told with four.
+    digits = 4 if not is_met and round(value, 3) == bar else 3
+    return {"asked": what, "at": f"{'>=' if floor else '<='} {bar:.2f}"}, digits, "met" if is_met else "MISSED"
 
 
 def person_leak_otherwise(

@@ -260,7 +260,9 @@ def _tell_factors(report: Report, moves: dict[str, pd.DataFrame]) -> None:
         "In this world a code tells what it stands for: the latent map reads 48 factors from w, and the generator "
         "learnt to draw these. A factor has deviation 1 among all people. `moves`: mean move of the factor that is "
         "meant. `beside`: length of a face's move along the 47 others, median; those of `most` move most in the "
-        "mean. Some belong to the edit: a smile narrows the eyes and opens the mouth, lifted brows open the eyes."
+        "mean. Some belong to the edit: a smile narrows the eyes and opens the mouth, lifted brows open the eyes. "
+        "Factors are not what one sees: the one of roll turns the head as well, by .2 deviations of its yaw per "
+        "deviation, so that the yaw of the head (`pose > yaw`, above) and the factor of yaw can move apart."
     )
 
 
