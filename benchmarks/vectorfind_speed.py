@@ -11,6 +11,7 @@ import resource
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,23 +19,27 @@ import numpy as np
 import torch
 
 from pipeline.command import main
+from pipeline.errors import PipelineError
 from pipeline.images import read_image
 from pipeline.profile import Profile
 from pipeline.run import Run
+from run_vectorfind import TEST_START
 from vectorfind.bench import Bench
+from vectorfind.editor import load_editor
 from vectorfind.finding import find_directions, find_fits
 from vectorfind.grid import GRIDS
 from vectorfind.groups import Grouping
 from vectorfind.methods import MethodOptions
-from vectorfind.models import locate, open_bench
+from vectorfind.models import locate, open_bench, open_identity
 from vectorfind.names import PROPERTIES
 from vectorfind.pool import Pool, plan_for, sample_pool
-from vectorfind.setting import Setting
+from vectorfind.setting import Files, Setting
 
 EXAMPLES = """
 python -m benchmarks.vectorfind_speed --what pool --sizes 250 1000
 python -m benchmarks.vectorfind_speed --what directions --pool runs/demo/vectorfind/pool --sizes 1000 4000 8000
 python -m benchmarks.vectorfind_speed --what test --pool runs/demo/vectorfind/pool --faces 10
+python -m benchmarks.vectorfind_speed --what edit --run runs/demo --methods svm --faces 10
 """
 SUB_BATCH = 4
 
@@ -43,14 +48,16 @@ SUB_BATCH = 4
 class Options:
     """Time VectorFind against the published way."""
 
-    what: Literal["pool", "directions", "test"] = "pool"
-    """What is timed."""
+    what: Literal["pool", "directions", "test", "edit"] = "pool"
+    """What is timed. edit: what it takes to work out an edit, by directions that a run has found."""
     sizes: tuple[int, ...] = (250, 1000)
     """Samples (pool, directions)."""
     naive: int = 100
     """Samples of the published pool; its time per sample does not depend on their number."""
     faces: int = 10
-    """Faces of the 50-image test; the published way does a tenth of them, at least one."""
+    """Faces of the 50-image test; the published way does a tenth of them, at least one. Faces that are edited."""
+    methods: tuple[str, ...] = ("svm",)
+    """edit: methods as reports name them, found in the run at --position."""
     pool: str = "runs/demo/vectorfind/pool"
     position: str = "w"
     groups: str = "16"
@@ -74,7 +81,8 @@ def run(options: Options) -> None:
     for each in (published, bench):
         published_pool(each, range(SUB_BATCH))  # the first pictures pay for what is loaded only once
     print(f"published way in float32, here in {bench.precision}, {bench.batch} at a time")
-    {"pool": time_pool, "directions": time_directions, "test": time_test}[options.what](bench, published, options)
+    timed = {"pool": time_pool, "directions": time_directions, "test": time_test, "edit": time_edit}
+    timed[options.what](bench, published, options)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
@@ -129,7 +137,7 @@ def time_test(bench: Bench, published: Bench, options: Options) -> None:
     setting = Setting("ridge", options.position, "none")
     directions, _ = find_directions(bench, pool, grouping, setting, MethodOptions())
     amounts = GRIDS["deviations"].amounts()
-    codes = bench.encode(bench.latents(range(9_000_000, 9_000_000 + options.faces)), options.position)
+    codes = bench.encode(bench.latents(range(TEST_START, TEST_START + options.faces)), options.position)
     few = max(1, options.faces // 10)
     edits = [
         directions.edit(np.repeat(code[None], len(amounts), axis=0), ["all"] * len(amounts), amounts) for code in codes
@@ -158,6 +166,36 @@ def published_pool(bench: Bench, seeds) -> tuple[list[list[float]], list[list[fl
         scores = scores + published_scores(bench, bench.encode(z, "w"), "w").tolist()
         latents = latents + [[float(number) for number in row] for row in z]
     return latents, scores
+
+
+def time_edit(bench: Bench, published: Bench, options: Options) -> None:
+    """One edit of a face, and the 50 of the test at once: the way to the code, without the picture that it makes."""
+    profile = Profile.load(options.profile)
+    amounts = GRIDS["deviations"].amounts()
+    codes = bench.encode(bench.latents(range(TEST_START, TEST_START + options.faces)), options.position)
+    for name in options.methods:
+        setting = Setting.named(name, options.position, options.groups)
+        path = Files(Run(options.run), setting).directions
+        if not path.is_file():
+            raise PipelineError(f"{path} is missing: run run_vectorfind.py directions for {setting.name} first")
+        editor = load_editor(
+            path, setting.method, bench, partial(open_identity, profile, setting.method, options.device)
+        )
+        groups = Grouping(editor.grouping, editor.cuts).assign(bench.measure(codes, options.position))
+        editor.edit(codes[:1], groups[:1], amounts[:1])  # the first edit pays for what is loaded only once
+        seconds = []
+        for size in (1, len(amounts)):
+            clock = time.perf_counter()
+            for code, group in zip(codes, groups, strict=True):
+                editor.edit(np.repeat(code[None], size, axis=0), [group] * size, amounts[:size])
+            seconds.append((time.perf_counter() - clock) / len(codes))
+        clock = time.perf_counter()
+        bench.measure(np.repeat(codes[:1], len(amounts), axis=0), options.position)
+        drawn = time.perf_counter() - clock
+        print(
+            f"{setting.name}: one edit {1e3 * seconds[0]:.3g} ms, {len(amounts)} of a face {seconds[1]:.3g} s "
+            f"({1e3 * seconds[1] / len(amounts):.3g} ms each); their pictures, drawn and scored, {drawn:.2f} s"
+        )
 
 
 def published_scores(bench: Bench, codes: np.ndarray, position: str) -> np.ndarray:

@@ -165,7 +165,7 @@ def write_report(options: ReportOptions, profile: Profile, panel: Panel, evidenc
     for name in PROPERTIES:
         path = folder / f"truth_{name}.png"
         figures.draw_truth(path, name, renders.readings, renders.attributes, shown)
-        report.figure(path, f"{name} of each scorer over its true attribute, all renders")
+        report.figure(path, f"{name} over its true attribute, all renders")
 
     report.heading("What each score really measures").text(TEXTS["pose"])
     table("pose", tables.pose_table(renders.readings, renders.attributes, panel.scorers))

@@ -49,11 +49,12 @@ def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]
     axes.axhline(base[0], color="tab:grey", label="before fine-tuning")
     axes.fill_between(rows["step"], rows["concept_low"], rows["concept_high"], color="tab:blue", alpha=0.2)
     axes.plot(rows["step"], rows["concept_share"], marker=".", color="tab:blue", label="concept share, 95 % interval")
-    axes.plot(rows["step"], spread, color="tab:red", label="diversity / first row")
+    axes.plot(rows["step"], spread, color="tab:red", label="diversity, of that at the start")
     axes.axhline(TARGET, color="tab:green", linestyle="--", linewidth=0.8, label=f"target {TARGET}")
     _mark_rungs(axes, log)
     axes.set_ylim(0, max(1.05, float(spread.max()) + 0.05))
     axes.set_xlabel("step")
+    axes.set_ylabel("share")
     beside(axes)
     write_figure(figure, path)
 

@@ -86,7 +86,8 @@ class Ladder:
         figures.draw_before_after(self.monitor.pictures(self.base), self.monitor.pictures(average), strip)
         pictures = {
             "The same latents before (above) and after (below)": strip,
-            "Concept share and diversity while training, from the base generator on": concept,
+            "Concept share and diversity while training, from the base generator on; of latents of the monitor's own, "
+            "so that it does not begin at the grey line; measured anew where a training begins": concept,
             "Losses and discriminator while training": losses,
             "The networks, drawn from the modules": diagram,
         }

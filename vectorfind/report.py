@@ -41,6 +41,7 @@ between neighbouring weights that raise the score. `reversed`: share of faces wh
 FIT_LEGEND = """
 `accuracy`, pooled over the groups: of svm the share right on the held-out fifth of the extremes, mended the rank
 correlation of held-out samples; of ridge R² on its own samples; of networks the correlation on the held-out tenth.
+`held_out`: samples that it is of; 0: those that trained.
 `unconverged`: the solver stopped at its iteration limit. `flipped`: the measured sign contradicts the samples.
 `capped`: one deviation would have been too far a step. `pooled_groups`: too few faces for a direction of their
 own.
@@ -77,7 +78,7 @@ def write_report(files: Files, found: Findings) -> None:
     report.text(_verdict(found))
     report.table(_readable(found.summary)).text(LEGEND)
     report.table(PUBLISHED, "For comparison, the published project on photographic faces (absolute correlation)")
-    report.heading("Faces that obey")
+    report.heading("Faces of the test")
     report.text(
         f"The first {found.strip_faces} faces of the test, not chosen. Each row is one face, moved along one direction "
         "alone by -2 to +2 score deviations; under each picture the weight and by how many deviations the score really "

@@ -24,6 +24,14 @@ from vectorfind.setting import Setting
 KEY = ["samples", "k_percent", "position", "method", "groups"]
 AXES = ("samples", "k_percent")
 EFFECT_FACES = 50
+LEGEND = """
+`_corr`: mean signed correlation of asked and measured over the faces, `_low` and `_high` its 95 % interval.
+`reversed`: largest share of faces with a correlation below 0. `pass_`: share of faces that hold the bars .92 /
+.88 / .92 (v7) or .92 / .88 / .88 (v8). `matched`: share of edits that could be brought to one deviation; of
+these `drift`: distance of the oracle's features (1: between two people), `pixel`: mean change of 255 outside
+the property's region, `largest_leak`: mean signed deviations of the score that is dragged along most.
+`seconds`: to find the directions.
+"""
 
 
 def run_sweep(stage) -> list[Path]:
@@ -64,7 +72,7 @@ def run_sweep(stage) -> list[Path]:
         f"Each row: directions from the first samples of one pool, tested on the same {plan.faces} faces by the scorer "
         f"that found them; side effects at one achieved deviation, on {min(plan.faces, EFFECT_FACES)} of the faces."
     )
-    report.table(table)
+    report.table(table).text(LEGEND)
     for figure in figures:
         report.figure(figure, f"Mean signed correlation against {figure.stem.removeprefix('corr_')}")
     return [path, *figures, report.write(stage.files.run.path("reports", "vectorfind_sweep.md"))]
