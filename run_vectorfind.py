@@ -15,15 +15,12 @@ from pipeline.profile import Profile
 from pipeline.run import Run
 from vectorfind.further import FURTHER, check_further
 from vectorfind.groups import Grouping
-from vectorfind.models import locate
+from vectorfind.models import locate, resolve_precision
 from vectorfind.names import EDITED, GRADERS, vector_file
-from vectorfind.setting import Files, Setting
+from vectorfind.setting import POOL_START, SEED_SPAN, TEST_START, TEST_STOP, Files, Setting
 from vectorfind.stage import CODE, Plan, Stage
 
 STEPS = ("pool", "directions", "test", "report")
-# Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000 up to 10,000,000, so that they never meet, nor
-# those that trained bundled networks (from 10,000,000 on). The next --seed begins far beyond these.
-SEED_SPAN, POOL_START, TEST_START, TEST_STOP = 1_000_000_000, 1_000_000, 9_000_000, 10_000_000
 EXAMPLES = """
 python run_vectorfind.py
 python run_vectorfind.py pool -n 20000
@@ -159,7 +156,7 @@ def plan(options: VectorFindOptions) -> Plan:
         test_seeds=range(test_start, test_start + chosen["faces"]),
         codes={step: code_version(*modules) for step, modules in CODE.items()},
         graders=tuple(name for name in GRADERS if name == "finder" or name in options.graders),
-        precision=options.precision,
+        precision=resolve_precision(options.precision, options.device),
     )
     check_further(settled)
     if options.vectors:

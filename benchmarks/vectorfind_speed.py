@@ -23,7 +23,6 @@ from pipeline.errors import PipelineError
 from pipeline.images import read_image
 from pipeline.profile import Profile
 from pipeline.run import Run
-from run_vectorfind import TEST_START
 from vectorfind.bench import Bench
 from vectorfind.editor import load_editor
 from vectorfind.finding import find_directions, find_fits
@@ -33,7 +32,7 @@ from vectorfind.methods import MethodOptions
 from vectorfind.models import locate, open_bench, open_identity
 from vectorfind.names import PROPERTIES
 from vectorfind.pool import Pool, plan_for, sample_pool
-from vectorfind.setting import Files, Setting
+from vectorfind.setting import TEST_START, Files, Setting
 
 EXAMPLES = """
 python -m benchmarks.vectorfind_speed --what pool --sizes 250 1000
@@ -41,7 +40,7 @@ python -m benchmarks.vectorfind_speed --what directions --pool runs/demo/vectorf
 python -m benchmarks.vectorfind_speed --what test --pool runs/demo/vectorfind/pool --faces 10
 python -m benchmarks.vectorfind_speed --what edit --run runs/demo --methods svm --faces 10
 """
-SUB_BATCH = 4
+SUB_BATCH, SHARD = 4, 50
 
 
 @dataclass
@@ -72,6 +71,8 @@ class Options:
 
 def run(options: Options) -> None:
     """Print one table."""
+    if min(options.sizes, default=0) < 1 or min(options.naive, options.faces) < 1:
+        raise PipelineError("--sizes, --naive and --faces: give numbers of at least 1")
     models = locate(Profile.load(options.profile), Run(options.run), options.generator)
     for note in models.notes:
         print(note)
@@ -95,10 +96,11 @@ def time_pool(bench: Bench, published: Bench, options: Options) -> None:
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             clock = time.perf_counter()
-            sample_pool(bench, folder, plan_for(bench, ("z", "w"), 0, shard_rows=50), size)
+            sample_pool(bench, folder, plan_for(bench, ("z", "w"), 0, shard_rows=SHARD), size)
             seconds.append(time.perf_counter() - clock)
     print(f"published way: {1e3 * slow:.1f} ms per sample")
-    for size, spent in zip(options.sizes, seconds, strict=True):
+    whole = [-(-size // SHARD) * SHARD for size in options.sizes]  # a pool holds whole shards
+    for size, spent in zip(whole, seconds, strict=True):
         print(f"pool of {size}: {spent:.1f} s, {1e3 * spent / size:.1f} ms per sample, {slow * size / spent:.1f} x")
     print(f"exponent: {exponent(options.sizes, seconds):.2f}")
 

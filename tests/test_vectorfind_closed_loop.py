@@ -1,5 +1,6 @@
 """The closed loop: reaches what was asked, holds the rest, says how far a face can go."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,15 @@ from vectorfind_world import CurvedScorer, make_bench
 
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor
+from vectorfind.finding import make_loop
 from vectorfind.grid import ends_of
+from vectorfind.groups import Grouping
 from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.pool import plan_for, sample_pool
 from vectorfind.reach import JUDGED, LETTER, MET_WITHIN, intended_table, met_shares, reach_table, to_the_letter
 from vectorfind.score_model import EditModel, ScoreModel
+from vectorfind.setting import Setting
 
 COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 KEPT_COLUMNS = [k for k in range(len(PROPERTIES)) if k not in COLUMNS]
@@ -265,6 +270,109 @@ def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):
         moved = curved.images(ends, "w").flatten(1) @ read - curved.images(starts, "w").flatten(1) @ read
         drifts.append(float(moved.abs().mean()))
     assert model.held_r.min() > 0.85 and drifts[1] < 0.6 * drifts[0]
+
+
+class FlooredScorer(CurvedScorer):
+    """A mouth that four in ten faces have closed, and none more closed than closed."""
+
+    def score_tensor(self, images):
+        scores = super().score_tensor(images).clone()
+        mouth = PROPERTIES.index("mouth")
+        scores[:, mouth] = torch.nn.functional.softplus(12 * (scores[:, mouth] - 0.1)) / 12
+        return scores
+
+
+def test_a_closed_mouth_stays_closed_opens_on_demand_and_is_told_where_it_ends():
+    bench = make_bench(batch=50)
+    bench.scorer = FlooredScorer()
+    loop = model_loop_in(bench)
+    scores = bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w")
+    loop.ends = ends_of(scores) / loop.all_sds[:, None]
+    mouth = PROPERTIES.index("mouth")
+    assert loop.model.floors[mouth] > -1 and (np.delete(loop.model.floors, mouth) < -1e6).all()
+    codes = bench.encode(bench.latents(range(2000, 2100)), "w")
+    start = bench.measure(codes, "w")
+    shut = start[:, mouth] / loop.all_sds[mouth] < loop.model.floors[mouth]
+    assert 20 < shut.sum() < 80
+    down = loop.walk(codes, np.tile(np.array([[0, -1.8, 0]], np.float32), (100, 1)))
+    end = (bench.measure(down.codes, "w") - start) / loop.all_sds
+    assert np.abs(end[shut, mouth]).max() < 0.2 and (end[~shut, mouth] < 0).all()
+    # Of the open ones some could close so far and say that they did.
+    assert (down.why[shut] == ENDED).all() and 0.5 < (down.why[~shut] == ENDED).mean() < 1
+    assert (down.length[shut] == 0).all()
+    up = loop.walk(codes[shut], np.tile(np.array([[0, 1.0, 0]], np.float32), (shut.sum(), 1)))
+    opened = (bench.measure(up.codes, "w") - start[shut]) / loop.all_sds
+    assert np.median(np.abs(opened[:, mouth] - 1)) < 0.1 and (up.why == REACHED).mean() > 0.8
+    assert np.abs(opened[:, KEPT_COLUMNS]).mean() < 0.25
+
+
+@pytest.fixture(scope="module")
+def pool(curved, tmp_path_factory):
+    plan = replace(plan_for(curved, ("z", "w"), 0), shard_rows=300)
+    return sample_pool(curved, tmp_path_factory.mktemp("pool"), plan, 600)
+
+
+class TwoLooks:
+    """Reads two numbers of a picture, as `Looks` do; or as features, for the closed loop."""
+
+    def __init__(self, as_features=False):
+        self.read = torch.randn(3 * 16 * 16, 2, generator=torch.Generator().manual_seed(5)) * 0.05
+        self.as_features = as_features
+
+    def __call__(self, images):
+        found = images.flatten(1) @ self.read
+        return found if self.as_features else found.numpy()
+
+
+def test_loops_are_made_with_what_should_stay_of_a_person(curved, pool):
+    none = Grouping("none", ())
+    led = make_loop(curved, pool, none, Setting("model_loop", "w", "none"), TwoLooks())
+    assert len(led.model.held_r) == len(PROPERTIES) + 2 and led.model.held_r.min() > 0.5
+    assert len(led.provenance["person_r"]) == 2 and led.score_sds == pytest.approx(pool.scores.std(0, ddof=1)[COLUMNS])
+    loop = make_loop(curved, pool, none, Setting("closed_loop", "w", "none"), TwoLooks(as_features=True))
+    codes = pool.codes("w")[:64]
+    looks = TwoLooks()(curved.images(codes[:50], "w")), TwoLooks()(curved.images(codes[50:], "w"))
+    between = np.linalg.norm(np.diff(np.concatenate(looks), axis=0), axis=1).mean()
+    assert loop.identity_spread == pytest.approx(between, rel=1e-4) and loop.provenance["identity"] is True
+
+
+@pytest.mark.parametrize("method", ["closed_loop", "model_loop"])
+def test_a_score_that_never_varies_cannot_be_edited_nor_need_it_be_held(curved, tmp_path, method):
+    class Constant(CurvedScorer):
+        column = PROPERTIES.index("mouth")
+
+        def score_tensor(self, images):
+            scores = super().score_tensor(images).clone()
+            scores[:, self.column] = 1.5
+            return scores
+
+    bench = make_bench(batch=50)
+    bench.scorer = Constant()
+    none, setting = Grouping("none", ()), Setting(method, "w", "none")
+    still = sample_pool(bench, tmp_path / "still", replace(plan_for(bench, ("z", "w"), 0), shard_rows=300), 300)
+    with pytest.raises(PipelineError, match="the mouth score is the same for all"):
+        make_loop(bench, still, none, setting)
+    bench.scorer.column = PROPERTIES.index("background_std")
+    kept = sample_pool(bench, tmp_path / "kept", replace(plan_for(bench, ("z", "w"), 0), shard_rows=300), 600)
+    loop = make_loop(bench, kept, none, setting)
+    codes = bench.encode(bench.latents(range(2000, 2008)), "w")
+    walk = loop.walk(codes, np.tile(np.array([[0.8, 0, 0]], np.float32), (8, 1)))
+    moved = (bench.measure(walk.codes, "w") - bench.measure(codes, "w"))[:, COLUMNS[0]] / loop.all_sds[COLUMNS[0]]
+    assert np.median(np.abs(moved - 0.8)) < 0.25 and (walk.length < 6).all()
+
+
+def test_a_loop_of_another_version_is_refused_in_a_sentence(curved, tmp_path):
+    loop = model_loop_in(curved)
+    loop.save(tmp_path / "loop.npz")
+    with np.load(tmp_path / "loop.npz") as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about"]))
+    about["options"]["haste"] = 3
+    np.savez(tmp_path / "options.npz", **{**arrays, "about": np.array(json.dumps(about))})
+    np.savez(tmp_path / "model.npz", **{name: value for name, value in arrays.items() if name != "model_floors"})
+    for name in ("options", "model"):
+        with pytest.raises(PipelineError, match=rf"{name}\.npz was written by another version"):
+            ModelLoop.load(tmp_path / f"{name}.npz", curved)
 
 
 def test_a_saved_model_loop_walks_the_same_and_only_with_its_own_nets(curved, tmp_path):

@@ -155,7 +155,8 @@ def test_edits_move_each_face_by_its_own_group(world):
     for k, group in enumerate(groups):
         by_hand = codes[k : k + 1]
         for i, name in enumerate(EDITED):
-            by_hand = directions.get(name, group).apply(by_hand, amounts[k, i])
+            one = directions.get(name, group)
+            by_hand = by_hand + amounts[k, i] * one.step * one.unit
         np.testing.assert_allclose(edited[k], by_hand[0], atol=1e-5)
     raw = directions.edit(codes, groups, amounts, raw=True)
     np.testing.assert_allclose(np.linalg.norm(raw - codes, axis=1)[:3], [1, 2, 0], rtol=1e-4, atol=1e-6)

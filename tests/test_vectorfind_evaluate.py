@@ -17,7 +17,7 @@ from vectorfind.evaluate import (
     summary_table,
 )
 from vectorfind.graders import FINDER, Grader
-from vectorfind.grid import GRIDS, alone, grid_named
+from vectorfind.grid import GRIDS, PUBLISHED_GRADIENT, PUBLISHED_Z, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.protocol import BARS, run_graded
@@ -59,15 +59,18 @@ def edit_faces(directions=None, faces=6, grid="deviations", bench=None, ends=np.
 
 
 def test_all_grids_are_5_mouths_by_2_eyes_by_5_poses_in_the_published_order():
-    for grid in GRIDS.values():
+    for grid in (*GRIDS.values(), PUBLISHED_GRADIENT, PUBLISHED_Z):
         amounts = grid.amounts()
         assert amounts.shape == (50, 3) and len(np.unique(amounts, axis=0)) == 50
         assert len(set(amounts[:10, 1])) == 1 and len(set(amounts[:5, 0])) == 1 and len(set(amounts[:5, 2])) == 5
     published = GRIDS["published"]
     assert [-value for value in published.levels("pose")] == [-1.8, -1.2, -0.6, 0.0, 0.6]
+    # v6 edited z by other weights, and the networks of v9 raise by positive ones.
+    assert grid_named("published", position="z").levels("eyes") == (1.2, -1.8)
+    assert grid_named("published", "gradient", "z").levels("pose") == (-1.4, -0.7, 0.0, 0.7, 1.4)
+    assert grid_named("published", "mixed", "mapping_split1") is GRIDS["published"]
     with pytest.raises(PipelineError, match="deviations, reachable, published"):
         grid_named("other")
-    assert (np.count_nonzero(alone([-1, 1]), axis=1) == 1).all()
 
 
 def test_the_slope_is_of_what_a_fitted_grid_asks_for():

@@ -10,12 +10,15 @@ import run_vectorfind
 import vectorfind.further
 import vectorfind.selection
 import vectorfind.stage
+import vectorfind.verdict
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from vectorfind.directions import read_vectors, write_vector
-from vectorfind.effects import ORACLE_ATTRIBUTES
+from vectorfind.effects import ORACLE_ATTRIBUTES, WAYS, largest_leak
 from vectorfind.graders import Grader
+from vectorfind.models import resolve_precision
 from vectorfind.names import EDITED
+from vectorfind.published import read_latents
 from vectorfind.questions import obedience
 from vectorfind.reach import JUDGED, LETTER
 from vectorfind.selection import CHOOSING, CONFIRMING, noise_of, photograph, with_cameras
@@ -110,9 +113,15 @@ def test_leaks_on_the_scale_of_all_faces():
             "property": ["eyes", "eyes", "eyes"],
             "column": ["finder eyes", "finder mouth", "glasses"],
             "signed": [1.0, 0.1, -0.5],
+            "up": [1.0, -0.3, 0.9],
+            "down": [1.0, 0.5, np.nan],
+            "edits_up": [30, 30, 19],
+            "edits_down": [30, 20, 0],
             "intended": [True, False, False],
         }
     )
+    # Nineteen edits are too few to speak of; what both ways do alike is seen one way only.
+    assert largest_leak(leaks, WAYS) == ("eyes down > finder mouth", 0.5)
     units = pd.DataFrame({"persona": [0.02], "all": [0.2]}, index=["glasses"])
     judged = pd.DataFrame(
         [
@@ -122,10 +131,13 @@ def test_leaks_on_the_scale_of_all_faces():
         ]
     )
     own_error = pd.DataFrame({"property": ["eyes"], "column": ["glasses"], "signed": [-0.4], "intended": [False]})
-    moves = pd.DataFrame({"property": EDITED, "matched": True, **{f"true {word}": 0.1 for word in ORACLE_ATTRIBUTES}})
+    true = {f"true {word}": 0.1 for word in ORACLE_ATTRIBUTES}
+    moves = pd.DataFrame({"property": EDITED, "seed": [1, 2, 3], "matched": True, **true})
     moves.loc[1, "true glasses"] = -0.3
     table = targets(judged, {"a": leaks}, "a", "a").set_index("asked")
     assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
+    one_way = table.loc["leak to a score, any grader, one way (eyes down > finder mouth)", ["a", ""]]
+    assert one_way.tolist() == ["0.500", "MISSED"]
     read = person_leak_otherwise({"a": leaks}, "a", "a", units, own_error, {"a": moves}).set_index("read by")["a"]
     assert read.tolist() == ["0.050 (eyes > glasses)", "0.100 (eyes > glasses)", "0.300 (mouth > glasses)"]
     bare = person_leak_otherwise({"a": leaks}, "a", "a", units, own_error.head(0), {"a": pd.DataFrame()})
@@ -133,7 +145,8 @@ def test_leaks_on_the_scale_of_all_faces():
 
 
 def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
-    leaks = pd.DataFrame({"property": ["eyes"], "column": ["finder mouth"], "signed": [0.1], "intended": [False]})
+    about = {"property": ["eyes"], "column": ["finder mouth"], "intended": [False], "edits_up": [9], "edits_down": [9]}
+    leaks = pd.DataFrame({**about, "signed": [0.1], "up": [0.1], "down": [0.1]})
     judged = pd.DataFrame(
         [
             {"method": "a", "grader": grader, "property": name, "corr": 0.9, "most": 1.0}
@@ -200,17 +213,21 @@ def test_a_sweep_goes_on_where_it_stopped(further):
     pd.testing.assert_frame_equal(more.head(2), table)
     assert len(more) == 6 and (run / "vectorfind/sweep/corr_k_percent.png").is_file()
     assert "vectorfind_sweep" in str(Summary.printed[-1].written[-1][0])
-    # Names of groups that look like numbers are found again.
+    by_share = more[more["method"] == "svm"].set_index(["samples", "k_percent"])["eyes_corr"]
+    assert by_share[200, 10.0] != by_share[200, 30.0]
+    # Names of groups that look like numbers are found again, and shares with more digits than the table has.
     for _ in range(2):
-        further("sweep", methods=("ridge",), sizes=(200,), groupings=("8",))
-    assert len(pd.read_csv(run / "vectorfind/sweep/sweep.csv")) == 7
+        further("sweep", methods=("ridge",), sizes=(200,), groupings=("8",), k_percents=(7.0,))
+        further("sweep", methods=("svm",), sizes=(200,), k_percents=(100 / 7,))
+    assert len(pd.read_csv(run / "vectorfind/sweep/sweep.csv")) == 8
     further("compare", methods=("svm",))
     verdict = (run / "reports/vectorfind_ungrouped.md").read_text()
     assert "from 100 to 200 samples" in verdict and "- 100 samples: corr" in verdict and "corr_samples.png" in verdict
     # One that was measured otherwise is none of this verdict; of another number of faces, it is.
     further("compare", methods=("svm",), faces=4)
     assert "from 100 to 200 samples" in (run / "reports/vectorfind_ungrouped.md").read_text()
-    further("compare", methods=("svm", "svm"), precision="float32")
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[resolve_precision("auto", "cpu")]
+    further("compare", methods=("svm", "svm"), precision=other)
     assert "Not measured in this run" in (run / "reports/vectorfind_ungrouped.md").read_text()
     assert any("the sweep is left out of the verdict" in note for note in Summary.printed[-1].notes)
 
@@ -274,9 +291,71 @@ def test_a_verdict_leaves_out_what_was_found_on_another_number_of_samples(furthe
     run = further("pool", "directions", "judge", "effects", method="ridge", samples=150)
     further("compare", methods=("svm",))
     assert "ridge_w_ungrouped" not in (run / "reports/vectorfind_ungrouped.md").read_text()
+    told = "the judgement of ridge_w_ungrouped is left out of the verdict"
+    assert any(told in note for note in Summary.printed[-1].notes)
+    # Nor is one judged by the deviations of fewer samples than found it.
+    with pytest.raises(PipelineError, match="option samples changed from 150 to 200"):
+        further("judge", method="ridge")
     further("directions", "judge", "effects", method="ridge")
     further("compare", methods=("svm",))
     assert "ridge_w_ungrouped" in (run / "reports/vectorfind_ungrouped.md").read_text()
+    assert not any(told in note for note in Summary.printed[-1].notes)
+
+
+def test_a_damaged_table_is_named(further):
+    run = further("compare", methods=("model_loop",))
+    further("reach", method="model_loop")
+    further("compare", methods=("model_loop",))
+    folder = run / "vectorfind/judgement/model_loop_w_ungrouped"
+    (folder / "reach.csv").write_text("")
+    further("compare", methods=("model_loop",))
+    assert any("reach of model_loop_w_ungrouped is left out" in note for note in Summary.printed[-1].notes)
+    before = (folder / "judged_faces.csv").read_bytes()
+    (folder / "judged_faces.csv").write_text("")
+    further("compare", methods=("model_loop",))
+    assert (folder / "judged_faces.csv").read_bytes() == before
+    with pytest.raises(PipelineError, match=r"judgement\.csv is damaged"):
+        (folder / "judgement.csv").write_text("")
+        vectorfind.verdict._read(folder / "judgement.csv")
+
+
+def test_a_sweep_of_lines_without_two_points_has_no_plot(further):
+    run = further("sweep", methods=("ridge",), sizes=(100,))
+    further("sweep", methods=("svm",), sizes=(200,))
+    assert not (run / "vectorfind/sweep/corr_samples.png").exists()
+    assert "corr_samples" not in (run / "reports/vectorfind_sweep.md").read_text()
+
+
+def test_two_samples_are_enough_or_refused_in_a_sentence(further):
+    with pytest.raises(PipelineError, match="no group of faces holds two of these 2 samples; give more samples"):
+        further("pool", "directions", samples=2, groups="16", method="ridge")
+    run = further("directions", samples=2, method="svm", mended=True)
+    vector = read_vectors(run / "vectorfind/property_score_vectors/svm_mended/eyes_change_w_vector_all.csv")
+    assert np.isfinite(vector).all()
+
+
+def test_a_face_that_one_grader_does_not_confirm_is_not_kept(further, monkeypatch):
+    monkeypatch.setattr(vectorfind.selection, "photograph", lambda images, rng: images + 1e-4 * rng.standard_normal())
+    run = further("pool", "directions", "select", method="closed_loop")
+    folder = run / "vectorfind/selection/closed_loop_w_ungrouped"
+    assert (folder / "sheet_mouth.jpg").is_file()
+    used, lent = [], vectorfind.selection.noise_of
+    monkeypatch.setattr(vectorfind.selection, "noise_of", lambda bench, seed: used.append(seed) or lent(bench, seed))
+    find = vectorfind.further.open_graders
+
+    class Backward:
+        def score_tensor(self, images):
+            return -make_bench().scorer.score_tensor(images)
+
+    def two(stage):
+        finder = find(stage)[0]
+        return [finder, Grader("second", Backward(), finder.sds, finder.ends)]
+
+    monkeypatch.setattr(vectorfind.further, "open_graders", two)
+    further("select", method="closed_loop", force=True)
+    rates = pd.read_csv(folder / "confirmed.csv").set_index("grader")["confirmed"]
+    assert rates["finder"] > 0 and rates["second"] == 0 and used == [CHOOSING, CONFIRMING]
+    assert pd.read_csv(folder / "ohlora_z_vectors.csv").empty and not (folder / "sheet_mouth.jpg").exists()
 
 
 def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeypatch):
@@ -285,7 +364,7 @@ def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeyp
     run = further("pool", "directions", "select", method="closed_loop")
     folder = run / "vectorfind/selection/closed_loop_w_ungrouped"
     groups = pd.read_csv(folder / "ohlora_w_group_names.csv", index_col=0)
-    latents = read_vectors(folder / "ohlora_z_vectors.csv")
+    latents = read_latents(folder / "ohlora_z_vectors.csv", 24)
     assert len(latents) == len(groups) > 0 and set(groups["group_name"]) == {"all"}
     bench = make_bench()
     seeds = bench.latents(range(9_000_000, 9_000_003))
@@ -297,7 +376,10 @@ def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeyp
     assert rates["noise"].iloc[0] > 0
     (folder / "ohlora_z_vectors.csv").unlink()
     further("select", method="closed_loop")
-    assert (read_vectors(folder / "ohlora_z_vectors.csv") == latents).all()
+    assert (read_latents(folder / "ohlora_z_vectors.csv", 24) == latents).all()
+    (folder / "sheet_eyes.jpg").unlink()
+    further("select", method="closed_loop")
+    assert (folder / "sheet_eyes.jpg").is_file()
     further("compare", methods=("closed_loop",))
     assert "Faces that closed_loop_w_ungrouped is kept for" in (run / "reports/vectorfind_ungrouped.md").read_text()
 
@@ -367,4 +449,4 @@ def test_the_vectors_of_a_mixed_method_are_written_as_published(further):
 
 def test_maps_of_the_extremes_are_drawn(further):
     run = further("pool", "tsne", k_percent=10.0)
-    assert len(list((run / "vectorfind/tsne_result/w").glob("tsne_result_*_all.png"))) == 3
+    assert len(list((run / "vectorfind/tsne_result/w_none").glob("tsne_result_*_all.png"))) == 3

@@ -51,6 +51,27 @@ def test_batch_size_changes_nothing_beyond_float_noise(tmp_path):
     np.testing.assert_allclose(one.codes("w")[:], many.codes("w")[:], atol=1e-5)
 
 
+def test_a_deleted_shard_is_sampled_again_and_those_behind_it_stay(tmp_path):
+    whole = folder_bytes(sampled(tmp_path, 160).folder)
+    kept = tmp_path / "shard_00003/scores.npy"
+    before = kept.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "shard_00001")
+    (tmp_path / "shard_00001.partial").mkdir()
+    (tmp_path / "shard_00001.partial/z.npy").write_bytes(b"half of it")
+    assert len(Pool.open(tmp_path)) == 40
+    done = []
+    plan = read_plan(tmp_path)
+    sample_pool(make_bench(), tmp_path, plan, 160, done.append)
+    assert folder_bytes(tmp_path) == whole and kept.stat().st_mtime_ns == before and sum(done) == 160
+    # A position that is added reaches the shards behind a gap as well.
+    shutil.rmtree(tmp_path / "shard_00001")
+    bench = make_bench(split=True)
+    split = sampled(tmp_path / "split", 160, bench)
+    shutil.rmtree(split.folder / "shard_00001")
+    more = sampled(split.folder, 160, bench, (*POSITIONS, "mapping_split2"))
+    assert more.codes("mapping_split2").shape == (160, 40) and len(more.codes("mapping_split2")[:]) == 160
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

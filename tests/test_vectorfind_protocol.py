@@ -1,8 +1,9 @@
 """Graders, side effects, mended methods, networks, published files: each against the linear world's known answer."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_vectorfind_evaluate import exact_directions
@@ -10,10 +11,10 @@ from vectorfind_world import LinearScorer, W, gradients, make_bench
 
 from pipeline.errors import PipelineError
 from vectorfind.directions import write_vector
-from vectorfind.effects import cost, leakage, match, measure_effects, outside_change
+from vectorfind.effects import ORACLE_ATTRIBUTES, Effects, cost, leakage, match, measure_effects, outside_change
 from vectorfind.evaluate import Test, most_corr
 from vectorfind.finding import find_directions, find_networks
-from vectorfind.graders import measure_spreads
+from vectorfind.graders import check_second, measure_spreads
 from vectorfind.grid import face_amounts, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.mended import fit_svm_mended
@@ -22,7 +23,7 @@ from vectorfind.names import EDITED, PROPERTIES, vector_file
 from vectorfind.network_editor import NetworkEditor, gradient_units, orthogonal_to_others
 from vectorfind.pool import plan_for, sample_pool
 from vectorfind.protocol import bootstrap, compare, face_table, judge, run_graded
-from vectorfind.published import import_vectors, read_latents
+from vectorfind.published import import_vectors, read_latents, write_latents
 from vectorfind.setting import Setting
 
 COLUMNS = [PROPERTIES.index(name) for name in EDITED]
@@ -70,11 +71,11 @@ def test_methods_are_compared_on_the_same_faces(world):
     noisy.units = noisy.units + 0.3 * np.random.default_rng(0).standard_normal(noisy.units.shape).astype(np.float32)
     graders = graders_of(world)[:1]
     faces = {
-        "good": face_table(run_graded(bench, good, NONE, range(40, 46), grid, graders)),
-        "noisy": face_table(run_graded(bench, noisy, NONE, range(42, 48), grid, graders)),
+        "good": face_table(run_graded(bench, good, NONE, range(40, 50), grid, graders)),
+        "noisy": face_table(run_graded(bench, noisy, NONE, range(42, 52), grid, graders)),
     }
     pairs = compare(faces, "good")
-    assert (pairs["pairs"] == 4).all() and (pairs["unpaired"] == 2).all()
+    assert (pairs["pairs"] == 8).all() and (pairs["unpaired"] == 2).all()
     assert (pairs["difference"] < 0).all() and (pairs["better"] == 0).all() and (pairs["high"] < 0).all()
 
 
@@ -84,6 +85,8 @@ def test_the_bootstrap_interval_holds_the_mean_and_leaves_missing_values_out():
     assert mean == pytest.approx(values.mean()) and low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
     assert all(np.isnan(bootstrap(np.array([np.nan]))))
+    # Of few values the resampled means lie together, most of all of one.
+    assert np.isnan(bootstrap(values[:4])[1:]).all() and np.isfinite(bootstrap(values[:5])).all()
     # Two values of a face are one observation: saying everything twice makes nothing surer.
     faces = np.repeat(np.arange(400), 2)
     assert bootstrap(np.repeat(values, 2), faces) == bootstrap(values)
@@ -123,6 +126,44 @@ def test_leakage_is_zero_for_exact_directions_and_what_was_mixed_in_otherwise(wo
     expected = truth[:, PROPERTIES.index("hair_color")] @ mixed
     assert table.loc[("mouth", "finder hair_color"), "signed"] == pytest.approx(expected, abs=0.03)
     assert (cost(effects)["matched"] == 1).all() and cost(effects)["drift"].isna().all()
+
+
+def test_what_moves_one_way_whichever_way_the_property_goes_is_told():
+    rows = [(seed, "eyes", sign, True) for seed in range(8) for sign in (1.0, -1.0)] + [(9, "eyes", 1.0, False)]
+    edits = pd.DataFrame(rows, columns=["seed", "property", "achieved", "matched"])
+    table = leakage(Effects(edits, np.full((len(edits), 1), 0.8), ["glasses"]))
+    row = table[table["property"] == "eyes"].iloc[0]
+    assert (row["signed"], row["up"], row["down"], row["size"]) == (0, 0.8, -0.8, 0.8)
+    assert (row["edits"], row["edits_up"], row["edits_down"]) == (16, 8, 8)
+
+
+class KnownJudge:
+    """Reads the mouth's score as glasses, twice over, and a face's identity off its red."""
+
+    def __init__(self, bench):
+        self.bench = bench
+
+    def read(self, images):
+        scores = self.bench.scores(images)
+        read = np.zeros((len(scores), len(ORACLE_ATTRIBUTES)))
+        read[:, ORACLE_ATTRIBUTES.index("glasses")] = 2 * scores[:, PROPERTIES.index("mouth")]
+        return read, scores[:, [PROPERTIES.index("hair_color")]].astype(float) * 3
+
+
+def test_a_judge_is_read_in_deviations_of_the_faces_and_drift_in_those_between_people(world):
+    bench, _ = world
+    graders = graders_of(world)[:1]
+    graders[0].sds = np.ones(8, np.float32)
+    exact, seeds = exact_directions(bench), range(60, 72)
+    found = measure_effects(bench, exact, NONE, seeds, graders, KnownJudge(bench))
+    start = bench.measure(bench.encode(bench.latents(seeds), "w"), "w")
+    table = leakage(found).set_index(["property", "column"])
+    expected = 2 / (2 * start[:, PROPERTIES.index("mouth")].std(ddof=1))
+    assert table.loc[("mouth", "glasses"), "signed"] == pytest.approx(expected, rel=0.03)
+    assert table.loc[("mouth", "gender"), "signed"] == 0 and not table.loc[("mouth", "glasses"), "intended"]
+    hair = start[:, PROPERTIES.index("hair_color")]
+    moved = np.abs(found.changes[:, found.columns.index("finder hair_color")])
+    np.testing.assert_allclose(found.edits["drift"], moved / np.abs(np.diff(hair)).mean(), rtol=0.02, atol=1e-3)
 
 
 def test_only_pixels_outside_the_region_count():
@@ -213,6 +254,10 @@ def test_a_network_that_points_the_wrong_way_is_followed_backwards(world, monkey
     moved = editor.edit(codes, ["all"] * 20, np.tile([[1, 0, 0]], (20, 1)))
     change = (bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS[0]] / editor.score_sds[0]
     assert change.mean() == pytest.approx(1, abs=0.2)
+    # In latent units as well, as on the published grid.
+    moved = editor.edit(codes, ["all"] * 20, np.tile([[0.5, 0, 0]], (20, 1)), raw=True)
+    assert ((bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS[0]] > 0).all()
+    np.testing.assert_allclose(np.linalg.norm(moved - codes, axis=1), 0.5, rtol=1e-3)
 
 
 def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch, tmp_path):
@@ -261,10 +306,33 @@ def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_p
 
 def test_published_latents_are_read_without_their_label_numbers(tmp_path):
     z = np.random.default_rng(0).standard_normal((2, 27)).astype(np.float32)
-    write_vector(tmp_path / "ohlora_z_vectors.csv", z)
-    assert (read_latents(tmp_path / "ohlora_z_vectors.csv", 24) == z[:, :24]).all()
+    published, numbered, ours = (tmp_path / f"{name}.csv" for name in ("published", "numbered", "ours"))
+    # The author's file begins `0,1,…` and has no numbers of rows; his loader takes the first column for z[0].
+    pd.DataFrame(z).to_csv(published, index=False)
+    write_vector(numbered, z)
+    write_latents(ours, z)
+    for path in (published, numbered, ours):
+        np.testing.assert_allclose(read_latents(path, 24), z[:, :24], rtol=1e-6)
+    assert (pd.read_csv(ours).to_numpy(np.float32) == z).all()
     with pytest.raises(PipelineError, match="takes 512"):
-        read_latents(tmp_path / "ohlora_z_vectors.csv", 512)
+        read_latents(published, 512)
+    with pytest.raises(PipelineError, match=r"none\.csv cannot be read"):
+        read_latents(tmp_path / "none.csv", 24)
+
+
+@dataclass
+class Taught:
+    """A scorer that says which faces it learnt from."""
+
+    provenance: dict
+
+
+def test_a_second_cnn_that_learnt_from_the_finders_faces_is_no_judge():
+    finder = Taught({"scorer": "property CNN", "trained_on": "0-9"})
+    assert check_second(finder, {"second": Taught({"scorer": "second CNN", "trained_on": "10-19"})}) == ""
+    assert "is not recorded" in check_second(LinearScorer(), {"second": finder}) and check_second(finder, {}) == ""
+    with pytest.raises(PipelineError, match=r"both trained on 1 faces .* --graders finder geometric"):
+        check_second(finder, {"second": Taught({"scorer": "second CNN", "trained_on": "9-19"})})
 
 
 def test_settings_are_read_from_the_names_in_reports():

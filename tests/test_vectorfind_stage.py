@@ -262,3 +262,71 @@ def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, caps
     stage.weights["generator"].write_bytes(b"other generator")
     with pytest.raises(PipelineError, match="another generator"):
         apply_direction.run(apply_direction.ApplyOptions(out=str(out), **common))
+
+
+RESULTS = "vectorfind/image_generation_report/svm_w"
+
+
+def test_what_a_stopped_step_left_counts_for_nothing(stage, monkeypatch):
+    run = stage("run", "pool", "directions", "test")
+    before = contents(run)
+    # Stopped between the first table and the last: 7 faces in some of them, 5 in the others.
+    with monkeypatch.context() as patch:
+        patch.setattr(vectorfind.tables, "RESULT", None)
+        with pytest.raises(Exception, match="NoneType"):
+            stage("run", "test", faces=7)
+    assert contents(run)[f"{RESULTS}/grid_scores.csv"] != before[f"{RESULTS}/grid_scores.csv"]
+    stage("run", "test")
+    assert contents(run) == before
+    # Nor does a table that somebody has changed.
+    table = run / RESULTS / "test_summary.csv"
+    table.write_bytes(table.read_bytes().replace(b"0.", b"1."))
+    stage("run", "test")
+    assert contents(run) == before
+    assert any("test_summary.csv changed since it was written" in note for note in Summary.printed[-1].notes)
+
+
+def test_directions_are_not_taken_for_those_that_other_options_ask_for(stage, monkeypatch):
+    run = stage()
+    for wish in ({"k_percent": 5.0}, {"samples": 400}):
+        with pytest.raises(PipelineError, match="directions_w_16.npz does not hold what these options ask for"):
+            stage("run", "test", faces=6, **wish)
+    groups = run / "vectorfind/property_score_vectors/groups_w_16.json"
+    known = groups.read_bytes()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vectorfind.finding.find_directions", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stage("run", "directions", samples=300)
+    assert groups.read_bytes() == known
+    # Code that has changed since is told, and no reason to refuse.
+    stage("run", "directions")
+    stamp = run / "vectorfind/property_score_vectors/directions_w_16.npz.json"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "code": "older"}))
+    stage("run", "test", faces=6)
+    assert any("was found by earlier code" in note for note in Summary.printed[-1].notes)
+
+
+def test_bars_and_extremes_renew_what_rests_on_them(stage, tmp_path, write_profile):
+    run = stage()
+    before = contents(run)
+    stage(k_percent=10.0)
+    changed = contents(run)
+    assert changed["vectorfind/property_score_vectors/directions_w_16.csv"] != before[TABLES[6]]
+    assert changed[f"{RESULTS}/test_result.csv"] != before[f"{RESULTS}/test_result.csv"]
+    profile = Path(stage.profile)
+    profile.write_text(profile.read_text() + "\n[vectorfind]\npasses = [-1.0, -1.0, -1.0]\n")
+    stage(k_percent=10.0)
+    assert (run / RESULTS / "test_result.csv").read_text().count(",O,") == 5
+
+
+@pytest.mark.parametrize(
+    "grid, word", [("published", "units of the latent space"), ("reachable", "slid for each face")]
+)
+def test_the_report_tells_the_grid_of_its_test(stage, grid, word):
+    run = stage(grid=grid, groups="none")
+    text = (run / f"reports/vectorfind_svm_w_ungrouped_{grid}_grid.md").read_text()
+    assert text.startswith(f"# VectorFind: svm_w_ungrouped_{grid}_grid\n") and word in text

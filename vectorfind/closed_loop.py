@@ -28,6 +28,7 @@ FIRM = 0.02
 LED_BACK = 0.1
 COVARIANCE_ROWS = 10_000
 REACHED, TOO_FAR, STUCK, OUT_OF_STEPS = "reached", "too far", "stuck", "out of steps"
+OTHER_VERSION = "was written by another version of this project: run `run_vectorfind.py directions` again"
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class ClosedLoop:
         return change, walk.why.reshape(len(codes), len(EDITED), 2)
 
     def save(self, path) -> None:
-        """Write what the pool taught as one .npz; networks stay where they are, known by their hashes."""
+        """Write what the pool taught as one .npz; networks stay where they are, known by the stamp beside the file."""
         save_loop(path, self, "closed_loop", identity_spread=np.array(self.identity_spread))
 
     @classmethod
@@ -243,8 +244,11 @@ def read_loop(path: Path, bench: Bench, kind: str, options: type, needed: tuple[
     arrays = read_arrays(path, ("factor", "all_sds", "about", *needed))
     about = json.loads(str(arrays["about"]))
     check_belongs(path, about["provenance"], bench)
-    known = {name: about[name] for name in ("position", "grouping", "provenance")}
-    known |= {"cuts": tuple(about["cuts"]), "options": options(**about["options"])}
+    try:
+        known = {name: about[name] for name in ("position", "grouping", "provenance")}
+        known |= {"cuts": tuple(about["cuts"]), "options": options(**about["options"])}
+    except (KeyError, TypeError) as error:
+        raise PipelineError(f"{path} {OTHER_VERSION} ({error})") from error
     return known | {"bench": bench, "factor": arrays["factor"], "all_sds": arrays["all_sds"]}, arrays
 
 

@@ -17,7 +17,7 @@ from vectorfind.graders import finder_of
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import identity
 
-# Seeds that no network was trained or tried on: renders begin at 0, held-out ones at 1,000,000.
+# Seeds that no network was trained or tried on: held-out renders begin at 1,000,000, training's at 10,000,000.
 FIRST_SEED, PEOPLE = 2_000_000, 60
 # By how many deviations of its factor a property is moved, either way.
 STEPS = (0.6, 1.2, 2.0)

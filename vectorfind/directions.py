@@ -31,11 +31,6 @@ class Direction:
     unit: np.ndarray
     step: float
 
-    def apply(self, codes: np.ndarray, amount) -> np.ndarray:
-        """codes [N, D] moved by `amount` (number or [N]) score deviations."""
-        amount = np.asarray(amount, np.float32).reshape(-1, 1)
-        return np.asarray(codes, np.float32) + amount * np.float32(self.step) * self.unit
-
 
 @dataclass
 class DirectionSet:
@@ -140,20 +135,22 @@ def write_vector(path, vector: np.ndarray) -> None:
         pd.DataFrame(vectors).to_csv(temporary, float_format="%.9g", lineterminator="\n")
 
 
-def read_vectors(path) -> np.ndarray:
+def read_vectors(path, numbered: bool = True) -> np.ndarray:
     """float32 [rows, D] of a CSV in the published format; PipelineError naming the file and row of what does not fit.
 
-    The published project's own vectors point toward LOWER scores; calibration measures the sign and turns them.
+    numbered: rows begin with their number, as those of vectors do. The published project's own vectors point toward
+    LOWER scores; calibration measures the sign and turns them.
     """
     path = Path(path)
     try:
-        frame = pd.read_csv(path, index_col=0)
+        frame = pd.read_csv(path, index_col=0 if numbered else None)
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"{path} cannot be read as a vector CSV ({error}): write it anew with run_vectorfind.py"
         ) from error
     if list(frame.columns) != [str(i) for i in range(frame.shape[1])] or frame.empty:
-        raise PipelineError(f"{path}, row 1: expected the header ',0,1,…', found {list(frame.columns)[:3]}…")
+        header = f"{',' * numbered}0,1,…"
+        raise PipelineError(f"{path}, row 1: expected the header '{header}', found {list(frame.columns)[:3]}…")
     numbers = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     bad = np.argwhere(~np.isfinite(numbers))
     if len(bad):

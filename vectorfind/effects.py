@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,9 @@ BEARING = ("eyes", "mouth", "yaw", "pitch", "roll")
 ORACLE_ATTRIBUTES = ("yaw", "pitch", "roll", "gender", "age", "quality", "glasses")
 MATCHED_WITHIN = 0.15
 ROUNDS = 4
+WAYS = ("up", "down")
+# Edits below which the mean of one way says nothing.
+FEWEST = 20
 
 
 class Judge:
@@ -155,8 +159,10 @@ def measure_effects(
 def leakage(effects: Effects) -> pd.DataFrame:
     """`leakage.csv`: a row per edited property and column, per achieved deviation, over the matched edits.
 
-    signed: mean change over faces with its interval (what the direction drags along). size: mean of the absolute
-    changes. edits: how many could be measured, at most two of a face. intended: whether the column is what is meant.
+    signed: mean change over faces with its interval (what the direction drags along). up, down: the same of the edits
+    that raise the property alone, and of those that lower it: what moves one way whichever way the property goes is
+    seen in these only. size: mean of the absolute changes. edits, edits_up, edits_down: how many could be measured, at
+    most one of a face and direction. intended: whether the column is what is meant.
     """
     rows = []
     for name in EDITED:
@@ -166,10 +172,14 @@ def leakage(effects: Effects) -> pd.DataFrame:
             per_deviation = effects.changes[mine, k] / achieved
             mean, low, high = bootstrap(per_deviation, faces)
             size, _, _ = bootstrap(np.abs(per_deviation), faces)
+            ways = {"up": achieved > 0, "down": achieved < 0}
             word = column.split(" ")[-1]
             intended = word in MEANT[name] if " " not in column else word == name
             row = {"property": name, "column": column, "signed": mean, "low": low, "high": high, "size": size}
-            rows.append({**row, "intended": intended, "edits": int(np.isfinite(per_deviation).sum())})
+            row |= {way: bootstrap(per_deviation[which])[0] for way, which in ways.items()}
+            counts = {f"_{way}": which for way, which in ways.items()} | {"": np.ones(len(faces), bool)}
+            row |= {f"edits{way}": int(np.isfinite(per_deviation[which]).sum()) for way, which in counts.items()}
+            rows.append({**row, "intended": intended})
     return pd.DataFrame(rows).round(DIGITS)
 
 
@@ -188,13 +198,21 @@ def cost(effects: Effects) -> pd.DataFrame:
     return pd.DataFrame(rows).round(DIGITS)
 
 
-def largest_leak(table: pd.DataFrame) -> tuple[str, float]:
-    """What is dragged along most, and its mean signed change per deviation: ("eyes > second hairstyle", .12)."""
-    others = table[~table["intended"] & table["signed"].notna()]
-    if not len(others):
-        return "-", float("nan")
-    worst = others.loc[others["signed"].abs().idxmax()]
-    return f"{worst['property']} > {worst['column']}", float(worst["signed"])
+def largest_leak(table: pd.DataFrame, ways: Sequence[str] = ("signed",)) -> tuple[str, float]:
+    """What is dragged along most, and its mean signed change per deviation: ("eyes > second hairstyle", .12).
+
+    ways: columns of `leakage` to look through; of "up" and "down" the name tells which: "eyes up > second hairstyle".
+    A mean of fewer than FEWEST edits is passed over.
+    """
+    found = []
+    for way in ways:
+        enough = table[f"edits_{way}"] >= FEWEST if way in WAYS else True
+        others = table[~table["intended"] & table[way].notna() & enough]
+        if len(others):
+            worst = others.loc[others[way].abs().idxmax()]
+            told = f"{worst['property']}{f' {way}' if way in WAYS else ''} > {worst['column']}"
+            found.append((told, float(worst[way])))
+    return max(found, key=lambda one: abs(one[1]), default=("-", float("nan")))
 
 
 def outside_change(before: np.ndarray, after: np.ndarray, name: str) -> np.ndarray:

@@ -248,7 +248,9 @@ def make_loop(
     from vectorfind.model_loop import ModelLoop, ModelLoopOptions
 
     codes = pool.codes(setting.position)
+    edited_deviations(pool)  # a score that never varies cannot be edited
     sds = np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32)
+    sds[sds == 0] = 1  # nor held, and need not be
     known = (bench, setting.position, code_factor(codes, setting.position), sds, grouping.kind, grouping.cuts)
     if setting.method == "model_loop":
         options = ModelLoopOptions()

@@ -7,7 +7,7 @@ from itertools import product
 
 import pandas as pd
 
-from pipeline.artefacts import atomic, is_fresh, read_json, stamp_path, write_stamp
+from pipeline.artefacts import atomic, is_fresh, read_json, stamp_path
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from vectorfind.names import POSITIONS
@@ -64,13 +64,15 @@ def _check_sweep(plan: Plan) -> None:
 def open_graders(stage: Stage) -> list:
     """The graders that the options name, with their deviations over the pool; notes what the profile lacks."""
     from pipeline.profile import Profile
-    from vectorfind.graders import measure_spreads, open_scorers
+    from vectorfind.graders import check_second, measure_spreads, open_scorers
 
     profile = Profile.load(stage.options.profile)
     names = [name for name in stage.plan.graders if name != "finder"]
     scorers, notes = open_scorers(profile, stage.files.run, names, stage.options.device)
-    for note in notes:
-        stage.summary.note(note)
+    notes.append(check_second(stage.bench.scorer, scorers))
+    for note in dict.fromkeys(filter(None, notes)):
+        if note not in stage.summary.notes:
+            stage.summary.note(note)
     pool = stage.open_pool()
     return measure_spreads(stage.bench, scorers, pool.codes("w"), "w", pool.scores)
 
@@ -94,25 +96,24 @@ def judge(stage: Stage) -> None:
     """`judged_faces.csv` and `judgement.csv`: the test by every grader."""
     files, plan = stage.files, stage.plan
     path = files.judged("judgement.csv")
-    about = _about(stage, "judge")
-    if stage.is_kept("judge", path, about, [files.judged("judged_faces.csv")]):
+    about, beside = _about(stage, "judge"), [files.judged("judged_faces.csv")]
+    if stage.is_kept("judge", path, about, beside):
         return
     from vectorfind.evaluate import check_disjoint
-    from vectorfind.grid import grid_named
     from vectorfind.protocol import face_table, run_graded
     from vectorfind.protocol import judge as judge_faces
 
     editor, grouping = stage.open_directions()
     start = editor.provenance["pool_seed_start"]
     check_disjoint(range(start, start + editor.provenance["pool_rows"]), plan.test_seeds)
-    graders, grid = open_graders(stage), grid_named(stage.files.setting.grid)
+    graders, grid = open_graders(stage), stage.files.setting.test_grid
     with progress(len(grid.amounts()) * plan.faces, f"judging {files.setting.name} by {len(graders)} graders") as bar:
         tests = run_graded(stage.bench, editor, grouping, plan.test_seeds, grid, graders, bar.update)
     faces = face_table(tests)
     table = judge_faces(faces, files.setting.name)
-    write_csv(files.judged("judged_faces.csv"), faces)
+    write_csv(beside[0], faces)
     write_csv(path, table)
-    write_stamp(path, command="run_vectorfind.py judge", rows=len(table), **about)
+    stage.stamp("judge", path, about, beside, len(table))
     stage.summary.wrote(path, f"{plan.faces} faces, graders: {', '.join(tests)}")
 
 
@@ -120,8 +121,8 @@ def effects(stage: Stage) -> None:
     """`leakage.csv` and `side_effects.csv`: what else an edit of one achieved deviation changes."""
     files, plan = stage.files, stage.plan
     path = files.judged("side_effects.csv")
-    about = _about(stage, "effects")
-    if stage.is_kept("effects", path, about, [files.judged("leakage.csv"), files.judged("matched_edits.csv")]):
+    about, beside = _about(stage, "effects"), [files.judged("leakage.csv"), files.judged("matched_edits.csv")]
+    if stage.is_kept("effects", path, about, beside):
         return
     from vectorfind.effects import cost, leakage, measure_effects
 
@@ -129,10 +130,10 @@ def effects(stage: Stage) -> None:
     graders, oracle = open_graders(stage), open_judge(stage)
     with progress(6 * plan.faces, f"side effects of {files.setting.name}") as bar:
         found = measure_effects(stage.bench, editor, grouping, plan.test_seeds, graders, oracle, 1.0, bar.update)
-    write_csv(files.judged("leakage.csv"), leakage(found))
-    write_csv(files.judged("matched_edits.csv"), found.edits.round(4))
+    write_csv(beside[0], leakage(found))
+    write_csv(beside[1], found.edits.round(4))
     write_csv(path, cost(found))
-    write_stamp(path, command="run_vectorfind.py effects", rows=3, **about)
+    stage.stamp("effects", path, about, beside, 3)
     stage.summary.wrote(path, f"{int(found.edits['matched'].sum())} of {len(found.edits)} edits matched")
 
 
@@ -140,8 +141,8 @@ def reach(stage: Stage) -> None:
     """`reach.csv`: how far the closed loop can take each property of each face, and whether wishes inside are met."""
     files = stage.files
     path = files.judged("reach.csv")
-    about = _reach_about(stage)
-    if stage.is_kept("reach", path, about, [files.judged("intended.csv")]):
+    about, beside = _reach_about(stage), [files.judged("intended.csv")]
+    if stage.is_kept("reach", path, about, beside):
         return
     from vectorfind.reach import MET_WITHIN, intended_table, met_shares, reach_table
 
@@ -151,8 +152,8 @@ def reach(stage: Stage) -> None:
         table = reach_table(loop, seeds, bar.update)
         met = intended_table(loop, table, bar.update)
     write_csv(path, table)
-    write_csv(files.judged("intended.csv"), met)
-    write_stamp(path, command="run_vectorfind.py reach", rows=len(table), **about)
+    write_csv(beside[0], met)
+    stage.stamp("reach", path, about, beside, len(table))
     stage.summary.wrote(path, f"{len(seeds)} faces")
     for walk, part in met.groupby("walk", sort=False):
         wishes, faces = met_shares(part)
@@ -164,16 +165,20 @@ def reach(stage: Stage) -> None:
 
 def select(stage: Stage) -> None:
     """Choose faces by the finder on one half of the noise, confirm them by every grader on the other; write them."""
-    from vectorfind.selection import choose, rates_of, selected_files, write_selection
+    from vectorfind.selection import choose, rates_of, selected_files, sheets_of, write_selection
 
-    path, about = rates_of(stage.files), _about(stage, "select")
-    if stage.is_kept("select", path, about, selected_files(stage.files)):
+    path, about, beside = rates_of(stage.files), _about(stage, "select"), selected_files(stage.files)
+    stamp = stamp_path(path)
+    drawn = read_json(stamp).get("beside", {}) if stamp.is_file() else {}
+    sheets = [sheet for sheet in sheets_of(stage.files) if sheet.name in drawn]
+    if stage.is_kept("select", path, about, [*beside, *sheets]):
         return
     editor, grouping = stage.open_directions()
     chosen, rates = choose(stage, editor, grouping, open_graders(stage))
     for written in write_selection(stage, editor, chosen, rates):
         stage.summary.wrote(written)
-    write_stamp(path, command="run_vectorfind.py select", rows=len(rates), **about)
+    beside += [sheet for sheet in sheets_of(stage.files) if sheet.is_file()]
+    stage.stamp("select", path, about, beside, len(rates))
     for row in rates.itertuples():
         stage.summary.note(f"{row.confirmed} of {row.chosen} chosen faces confirmed by {row.grader} on other noise")
 
@@ -184,7 +189,11 @@ def tsne(stage: Stage) -> None:
 
     pool = stage.open_pool()
     grouping = stage.grouping(pool.scores)
-    folder = stage.files.run.path("vectorfind", "tsne_result", stage.files.setting.position)
+    setting = stage.files.setting
+    where = f"{setting.position}_{setting.groups}" + (f"_cuts_{setting.cuts}" if setting.cuts != "medians" else "")
+    folder = stage.files.run.path("vectorfind", "tsne_result", where)
+    for old in folder.glob("tsne_result_*.png"):
+        old.unlink()  # of another pool
     total = 3 * len(grouping.names)
     with progress(total, "t-SNE") as bar:
         drawn = draw_maps(folder, pool, grouping, stage.files.setting.position, stage.plan.k_percent, bar.update)
@@ -203,7 +212,7 @@ def compare(stage: Stage) -> None:
         effects(inner)
         done.append(inner.files)
     # What this run has judged before on the same faces is part of the verdict.
-    done += [Files(stage.files.run, setting) for setting in others(settings) if is_judged(stage, setting)]
+    done += [Files(stage.files.run, setting) for setting in others(settings) if is_judged(stage, setting, tell=True)]
     from vectorfind.verdict import write_verdict
 
     for path in write_verdict(stage, done):
@@ -233,21 +242,28 @@ def others(settings: list[Setting]) -> list[Setting]:
                 wish = replace(like, method=name, position=position, mended=mended, conditional=conditional)
             except PipelineError:
                 continue  # no such form of this method
-            if name != "imported" and wish not in settings:
+            if wish not in settings:
                 found.append(wish)
     return found
 
 
-def is_judged(stage: Stage, setting: Setting, effects: bool = True) -> bool:
+def is_judged(stage: Stage, setting: Setting, effects: bool = True, tell: bool = False) -> bool:
     """Whether this run holds a fresh judgement of a setting, on pool and faces of the stage.
 
-    effects: with its side effects, which are the same on every grid.
+    effects: with its side effects, which are the same on every grid. tell: note a judgement that is there and stale.
     """
     inner = stage.with_setting(setting)
-    if not is_fresh(inner.files.directions, **inner.direction_about())[0]:
-        return False
-    wanted = [("judge", "judgement.csv")] + [("effects", "side_effects.csv")] * effects
-    return all(is_fresh(inner.files.judged(name), **_about(inner, step))[0] for step, name in wanted)
+    judged = inner.files.judged("judgement.csv")
+    wanted = [(judged, "judge"), (inner.files.judged("side_effects.csv"), "effects")][: 1 + effects]
+    fresh, reason = is_fresh(inner.files.directions, **inner.direction_about())
+    for path, step in wanted if fresh else ():
+        fresh, reason = is_fresh(path, **_about(inner, step))
+        if not fresh:
+            reason = f"{step}: {reason}"
+            break
+    if tell and judged.is_file():
+        return _told_if_stale(f"the judgement of {setting.name}", "directions judge effects", inner, fresh, reason)
+    return fresh
 
 
 def is_reached(stage: Stage, setting: Setting) -> bool:
@@ -256,8 +272,8 @@ def is_reached(stage: Stage, setting: Setting) -> bool:
     path = inner.files.judged("reach.csv")
     if not setting.is_loop or not path.is_file():
         return False
-    faces = pd.read_csv(path)["seed"].nunique()
-    return _told_if_stale(f"reach of {setting.name}", "reach", inner, *is_fresh(path, **_reach_about(inner, faces)))
+    about = _reach_about(inner, _faces_of(path))
+    return _told_if_stale(f"reach of {setting.name}", "reach", inner, *is_fresh(path, **about))
 
 
 def is_selected(stage: Stage, setting: Setting) -> bool:
@@ -268,14 +284,20 @@ def is_selected(stage: Stage, setting: Setting) -> bool:
     path = rates_of(inner.files)
     if not path.is_file():
         return False
-    faces = int(pd.read_csv(path)["tested"].iloc[0])
-    return _told_if_stale(
-        f"select of {setting.name}", "select", inner, *is_fresh(path, **_about(inner, "select", faces))
-    )
+    about = _about(inner, "select", _faces_of(path))
+    return _told_if_stale(f"select of {setting.name}", "select", inner, *is_fresh(path, **about))
+
+
+def _faces_of(path) -> int | None:
+    """Of how many faces a step's main file tells, by its stamp; None without one."""
+    stamp = stamp_path(path)
+    return (read_json(stamp).get("options") or {}).get("faces") if stamp.is_file() else None
 
 
 def _told_if_stale(what: str, step: str, stage: Stage, fresh: bool, reason: str) -> bool:
-    if not fresh:
+    if not fresh and stage.files.setting.method == "imported":
+        stage.summary.note(f"{what} is left out of the verdict: vectors that were read have tables of their own only")
+    elif not fresh:
         stage.summary.note(f"{what} is left out of the verdict ({reason}): run `run_vectorfind.py {step}` for it again")
     return fresh
 
@@ -338,9 +360,8 @@ def is_swept(stage: Stage) -> bool:
     path = table_of(stage.files.run)
     if not path.is_file():
         return False
-    stamp = stamp_path(path)
-    faces = read_json(stamp)["options"].get("faces") if stamp.is_file() else None
-    return _told_if_stale("the sweep", "sweep", stage, *is_fresh(path, **sweep_about(stage, faces)))
+    about = sweep_about(stage, _faces_of(path))
+    return _told_if_stale("the sweep", "sweep", stage, *is_fresh(path, **about))
 
 
 def _judged(stage: Stage, faces: int | None = None) -> dict:
@@ -351,6 +372,7 @@ def _faces(stage: Stage, faces: int | None = None) -> dict:
     return {
         "faces": stage.plan.faces if faces is None else int(faces),
         "first_seed": stage.plan.test_seeds.start,
+        "samples": stage.plan.rows,
         "precision": stage.plan.precision,
     }
 

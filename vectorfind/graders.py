@@ -67,6 +67,25 @@ def open_scorers(profile: Profile, run: Run, names, device: str = "auto") -> tup
     return scorers, notes
 
 
+def check_second(finder, scorers: dict[str, object]) -> str:
+    """PipelineError where the second CNN learnt from faces that the finder learnt from too.
+
+    Returns a note where the files do not tell, else "".
+    """
+    from property_score.graders import check_independent
+
+    if SECOND not in scorers:
+        return ""
+    known = [getattr(scorer, "provenance", {}) for scorer in (finder, scorers[SECOND])]
+    if not all("trained_on" in about for about in known):
+        return "whether the second grader learnt from other faces than the finder is not recorded beside their weights"
+    try:
+        check_independent(finder, scorers[SECOND])
+    except PipelineError as error:
+        raise PipelineError(f"{error}; or leave it out: --graders finder geometric") from error
+    return ""
+
+
 def grader_files(profile: Profile, run: Run, names) -> dict[str, Path]:
     """The files that graders beside the finder are read from, as inputs of a stamp; those that exist."""
     from property_score.graders import normalisation_file

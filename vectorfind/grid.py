@@ -45,10 +45,20 @@ GRIDS = {
 }
 
 
-def grid_named(name: str) -> Grid:
-    """A grid of GRIDS; PipelineError for another name."""
+# Elsewhere than for SVMs at w and the split positions (v7-v9): the gradient networks of v9, whose positive weights
+# raise, and v6, which edited z by other weights.
+PUBLISHED_GRADIENT = Grid("published", TWO, (-1.6, -0.8, 0.0, 0.8, 1.6), (-1.4, -0.7, 0.0, 0.7, 1.4), raw=True)
+PUBLISHED_Z = Grid("published", (1.2, -1.8), (2.4, 1.2, 0.0, -1.2, -2.4), (1.8, 1.2, 0.6, 0.0, -0.6), raw=True)
+
+
+def grid_named(name: str, method: str = "svm", position: str = "w") -> Grid:
+    """A grid of GRIDS, the published one as it was for the method and the position; PipelineError for another name."""
     if name not in GRIDS:
         raise PipelineError(f"unknown grid '{name}': choose one of {', '.join(GRIDS)}")
+    if name == "published" and method == "gradient":
+        return PUBLISHED_GRADIENT
+    if name == "published" and position == "z":
+        return PUBLISHED_Z
     return GRIDS[name]
 
 
@@ -75,11 +85,3 @@ def face_amounts(grid: Grid, base: np.ndarray, sds: np.ndarray, ends: np.ndarray
         share = (amounts[:, :, i] - levels.min()) / (levels.max() - levels.min())
         amounts[:, :, i] = start[:, None] + share * width[:, None]
     return amounts
-
-
-def alone(levels) -> np.ndarray:
-    """float32 [3 * L, 3]: each property of EDITED in turn at every level, the other two at 0."""
-    amounts = np.zeros((len(EDITED), len(levels), len(EDITED)), np.float32)
-    for i in range(len(EDITED)):
-        amounts[i, :, i] = levels
-    return amounts.reshape(-1, len(EDITED))

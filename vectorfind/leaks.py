@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from vectorfind.effects import WAYS
 from vectorfind.truth import true_attributes
 
 NOTABLE = 0.1  # deviations per deviation from which on a table speaks of a leak
@@ -67,7 +68,7 @@ def in_deviations(table: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
     """A leakage table in the oracle's own units, in deviations of the persona."""
     if not len(table):
         return table
-    numbers = ["signed", "low", "high", "size"]
+    numbers = ["signed", "low", "high", "size", *WAYS]
     return table.assign(**table[numbers].div(table["column"].map(units["persona"]), axis=0))
 
 

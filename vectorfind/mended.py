@@ -24,7 +24,8 @@ def fit_svm_mended(
 
     C is the one whose direction ranks held-out samples best (Spearman, the middle of the scores included), once per
     property. A group's direction is a mixture of its own and the pool's; the share is chosen the same way. accuracy in
-    the Fit is that rank correlation on the group's held-out fifth, shrinkage the pool's share.
+    the Fit is that rank correlation on the group's held-out fifth (which has chosen C and share, so that it flatters a
+    little), shrinkage the pool's share.
     """
     rng = np.random.default_rng([options.seed, 11])
     held_out = rng.random(len(scores)) < HELD_SHARE
@@ -78,7 +79,7 @@ def _solve(codes, column: np.ndarray, rows: np.ndarray, k_percent: float, c: flo
     x = codes[np.concatenate([low, high])]
     labels = np.repeat([0, 1], [len(low), len(high)])
     spread = x.std(0)
-    spread = np.maximum(spread, 1e-6 * spread.max())
+    spread = np.maximum(spread, 1e-6 * spread.max() or 1.0)
     svm = LinearSVC(C=c, dual=False, max_iter=MOST_ITERATIONS)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from vectorfind.groups import UNGROUPED
 from vectorfind.names import PROPERTIES
 
@@ -16,6 +17,7 @@ SMALLEST_GROUP = 20
 RANDOM_STATE = 2025  # of LinearSVC, as published
 RIDGE_PENALTIES = np.logspace(-4, 1, 21)
 SHRINKAGES = np.logspace(-2, 4, 25)
+MORE_SAMPLES = "give more samples (-n), or --groups none"
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,15 @@ def fit_ridge(
             values = scores[np.ix_(rows, columns)].astype(np.float64)
             values = normal_ranks(values) if options.ranks else values
             targets[group] = rows, values - values.mean(0)
+    if not targets:
+        raise PipelineError(f"the scores of these {len(scores)} samples are not all measured in any; {MORE_SAMPLES}")
     scatters = _scatters(codes, targets)
     if progress is not None:
         progress(len(properties) * len(names))
     total = _Scatter.sum(scatters.values())
     spread = np.sqrt(np.diag(total.xx) / total.count)
+    if not spread.max() > 0:
+        raise PipelineError(f"no group of faces holds two of these {len(scores)} samples; {MORE_SAMPLES}")
     spread = np.maximum(spread, 1e-6 * spread.max())
     total = total.standardised(spread)
     common, _ = _ridge(total, RIDGE_PENALTIES)

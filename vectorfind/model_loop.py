@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.errors import PipelineError
 from vectorfind.bench import Bench
 from vectorfind.closed_loop import (
     EDITED_COLUMNS,
+    OTHER_VERSION,
     OUT_OF_STEPS,
     REACHED,
     TOO_FAR,
@@ -131,7 +133,8 @@ class ModelLoop(ClosedLoop):
         lengths = np.linalg.norm(best_moved, axis=1)
         why = np.where(lengths > 0.99 * options.furthest, TOO_FAR, OUT_OF_STEPS).astype(object)
         met = best.max(1) <= options.tolerance
-        why[met] = np.where(_misses(wished, target, floors).max(1) <= options.tolerance, REACHED, ENDED)[met]
+        beyond = np.abs(wished - target)[:, EDITED_COLUMNS].max(1)
+        why[met] = np.where(beyond <= options.tolerance, REACHED, ENDED)[met]
         ends = (codes + best_moved @ self.factor.T).astype(np.float32)
         return Walk(ends, best_now * self.all_sds, lengths, steps, why)
 
@@ -169,7 +172,11 @@ class ModelLoop(ClosedLoop):
         """Read one; PipelineError if it is unreadable, or of another generator or scorer."""
         known, arrays = read_loop(Path(path), bench, "model_loop", ModelLoopOptions, ("ends", "model_mean"))
         named = {name: value for name, value in arrays.items() if name.startswith("model_")}
-        return cls(**known, ends=arrays["ends"], model=ScoreModel.from_arrays(named))
+        try:
+            model = ScoreModel.from_arrays(named)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise PipelineError(f"{path} {OTHER_VERSION} ({error})") from error
+        return cls(**known, ends=arrays["ends"], model=model)
 
 
 def _misses(target: np.ndarray, now: np.ndarray, floors: np.ndarray) -> np.ndarray:

@@ -75,7 +75,6 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50, precisi
     """
     from pipeline.artefacts import digest
     from pipeline.command import limit_threads, resolve_device
-    from pipeline.precision import has_fast_bfloat16
     from property_score.property_cnn import CNNScorer
     from stylegan.checkpoint import generator_hash, load_generator
     from vectorfind.bench import Bench
@@ -90,10 +89,20 @@ def open_bench(files: ModelFiles, device: str = "auto", batch: int = 50, precisi
             f"{shown(files.scorer)} reads {scorer.resolution} px: "
             "train a property CNN on this generator's pictures (run_property_cnn.py --train)"
         )
-    if precision == "auto":
-        precision = "bfloat16" if where.type == "cpu" and has_fast_bfloat16(where) else "float32"
+    precision = resolve_precision(precision, device)
     hashes = {"generator_hash": generator_hash(generator), "scorer_hash": digest(files.scorer)}
     return Bench(generator, scorer, device=where, batch=batch, precision=precision, **hashes)
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """What pictures are drawn in: "float32", "bfloat16"; "auto" is bfloat16 on a CPU that is fast in it."""
+    if precision != "auto":
+        return precision
+    from pipeline.command import resolve_device
+    from pipeline.precision import has_fast_bfloat16
+
+    where = resolve_device(device)
+    return "bfloat16" if where.type == "cpu" and has_fast_bfloat16(where) else "float32"
 
 
 def open_identity(profile: Profile, method: str, device: str = "auto") -> Features | Looks | None:

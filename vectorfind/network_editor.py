@@ -53,7 +53,9 @@ class NetworkEditor:
     def edit(self, codes: np.ndarray, groups, amounts: np.ndarray, raw: bool = False) -> np.ndarray:
         """See Editor."""
         codes = np.asarray(codes, np.float32).copy()
-        lengths = np.asarray(amounts, np.float32) * (1.0 if raw else self.step_lengths(groups, len(codes)))
+        lengths = self.step_lengths(groups, len(codes))
+        # In latent units too a net that points the wrong way is followed backwards.
+        lengths = np.asarray(amounts, np.float32) * (np.where(lengths < 0, -1, 1) if raw else lengths)
         for _ in range(self.substeps):
             codes += np.einsum("np,npd->nd", lengths / self.substeps, self.units(codes, groups))
         return codes

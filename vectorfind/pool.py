@@ -180,6 +180,12 @@ def complete_shards(folder, plan: PoolPlan) -> int:
     return index
 
 
+def stored_shards(folder) -> list[int]:
+    """Numbers of the shards that are there, behind a gap too."""
+    names = (path.name.removeprefix("shard_") for path in Path(folder).glob("shard_*") if path.is_dir())
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def difference(old: PoolPlan, new: PoolPlan) -> str:
     """Why the rows of the `old` plan are not those of the `new` one; empty when they are (positions can be added)."""
     return next((f"{name} changed" for name in IDENTITY if getattr(old, name) != getattr(new, name)), "")
@@ -214,12 +220,14 @@ def sample_pool(bench: Bench, folder, plan: PoolPlan, rows: int, progress=None) 
     try:
         if added:
             _add_positions(bench, folder, plan, added)
-        done = complete_shards(folder, plan)
+        # A damaged shard may have been deleted; those behind it stay good.
+        there = set(stored_shards(folder))
         needed = -(-rows // plan.shard_rows)
-        check_disk(folder, plan, (needed - done) * plan.shard_rows)
-        if progress is not None and done:
-            progress(min(done * plan.shard_rows, rows))
-        for index in range(done, needed):
+        missing = [index for index in range(needed) if index not in there]
+        check_disk(folder, plan, len(missing) * plan.shard_rows)
+        if progress is not None and len(missing) < needed:
+            progress(min((needed - len(missing)) * plan.shard_rows, rows))
+        for index in missing:
             _sample_shard(bench, folder, plan, index, progress)
     finally:
         bench.batch, bench.precision = drawn
@@ -250,9 +258,9 @@ def remove_pool(folder) -> None:
 
 def _add_positions(bench: Bench, folder: Path, plan: PoolPlan, added: dict[str, int]) -> None:
     """Store the codes of more positions beside complete shards: no image has to be drawn or scored again."""
-    rows = complete_shards(folder, plan) * plan.shard_rows
-    check_disk(folder, replace(plan, positions=added), rows)
-    for index in range(complete_shards(folder, plan)):
+    stored = stored_shards(folder)
+    check_disk(folder, replace(plan, positions=added), len(stored) * plan.shard_rows)
+    for index in stored:
         start = plan.seed_start + index * plan.shard_rows
         z = bench.latents(range(start, start + plan.shard_rows))
         for name in added:

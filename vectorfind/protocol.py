@@ -19,6 +19,7 @@ BARS = {
     "v7": {"eyes": 0.92, "mouth": 0.88, "pose": 0.92},
     "v8": {"eyes": 0.92, "mouth": 0.88, "pose": 0.88},
 }
+FEWEST_OBSERVATIONS = 5
 RESAMPLES = 2000
 
 
@@ -77,7 +78,8 @@ def score_codes(bench: Bench, codes: np.ndarray, position: str, graders: list[Gr
 def bootstrap(values: np.ndarray, faces: np.ndarray | None = None) -> tuple[float, float, float]:
     """(mean, low, high): mean over faces and its 95 % percentile bootstrap interval (Efron 1979); NaN left out.
 
-    values [n]. faces [n]: whose each value is, where a face has several: their mean is one observation.
+    values [n]. faces [n]: whose each value is, where a face has several: their mean is one observation. Fewer than
+    FEWEST_OBSERVATIONS have no interval: it would be far too narrow, and of one value nothing.
     """
     values = np.asarray(values, np.float64)
     if faces is not None:
@@ -85,6 +87,8 @@ def bootstrap(values: np.ndarray, faces: np.ndarray | None = None) -> tuple[floa
     values = values[np.isfinite(values)]
     if not len(values):
         return (float("nan"),) * 3
+    if len(values) < FEWEST_OBSERVATIONS:
+        return float(values.mean()), float("nan"), float("nan")
     rng = np.random.default_rng([0, len(values)])
     means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)])
     low, high = np.percentile(means, [2.5, 97.5])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from pipeline.artefacts import atomic
 from pipeline.errors import PipelineError
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
@@ -63,12 +65,25 @@ def import_vectors(
     return directions, found.flipped
 
 
+def write_latents(path, latents: np.ndarray) -> None:
+    """Latents float32 [rows, D] as the published z CSV: header `0,1,…,D-1`, and no numbers of rows."""
+    with atomic(Path(path)) as temporary:
+        # As of vectors: every bit of a float32.
+        pd.DataFrame(latents).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+
+
 def read_latents(path, dim: int) -> np.ndarray:
     """Latents float32 [rows, dim] of a z CSV (`ohlora_z_vectors.csv`); PipelineError when too short or spoilt.
 
-    Columns beyond `dim` are the label numbers that the published z carries; the generator here is fed zero labels.
+    Rows may be numbered, as those of vectors are. Columns beyond `dim` are the label numbers that the published z
+    carries; the generator here is fed zero labels.
     """
-    latents = read_vectors(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            numbered = file.readline().startswith(",")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path} cannot be read as a CSV of latents ({error})") from error
+    latents = read_vectors(path, numbered)
     if latents.shape[1] < dim:
         raise PipelineError(f"{path} has {latents.shape[1]} numbers a row, this generator takes {dim}")
     return latents[:, :dim]

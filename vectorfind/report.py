@@ -46,6 +46,15 @@ correlation of held-out samples; of ridge R² on its own samples; of networks th
 `capped`: one deviation would have been too far a step. `pooled_groups`: too few faces for a direction of their
 own.
 """
+DOTTED = "; dotted: where the extremes of the whole pool begin (each group has its own)"
+# What the numbers of a test are of, by its grid.
+WEIGHTS_MEAN = {
+    "deviations": "Weights are deviations of the score in the pool: eyes by -1.2 and 1.2, mouth by five from -1.8 to "
+    "1.8, pose by five from -1.2 to 1.2, each with each.",
+    "reachable": "Weights are deviations, slid for each face into what its scores can reach (`--grid reachable`).",
+    "published": "Weights are the published ones, in units of the latent space along each direction (`--grid "
+    "published`); `slope` is deviations per such unit.",
+}
 SPACE_LEGEND = """
 A space in which every score were an axis of w would make any method look perfect: R² from w near 1, cosines
 near 0, correlations above .95. The more a score depends on w in a curved way, and the more the gradients share,
@@ -72,11 +81,11 @@ class Findings:
 def write_report(files: Files, found: Findings) -> None:
     """Write the report; its figures must already lie at `files.figure(...)`."""
     setting, about = files.setting, found.directions.provenance
-    report = Report(f"VectorFind: {setting.method} on {setting.position}")
+    report = Report(f"VectorFind: {setting.name}")
     for note in found.notes:
         report.text(f"> **Note.** {note}")
     report.text(_verdict(found))
-    report.table(_readable(found.summary)).text(LEGEND)
+    report.table(_readable(found.summary)).text(LEGEND).text(WEIGHTS_MEAN[setting.grid])
     report.table(PUBLISHED, "For comparison, the published project on photographic faces (absolute correlation)")
     report.heading("Faces of the test")
     report.text(
@@ -101,7 +110,7 @@ def write_report(files: Files, found: Findings) -> None:
     report.heading("The pool")
     report.figure(
         files.figure("scores.png"),
-        f"Scores of the pool{'; dotted: where the extremes begin' * (setting.method == 'svm')}",
+        f"Scores of the pool{DOTTED * (setting.method == 'svm')}",
     )
     report.heading("Is the latent space honest?")
     corr = found.summary.set_index("property")["corr"]

@@ -22,10 +22,10 @@ from vectorfind.bench import Bench
 from vectorfind.editor import Editor
 from vectorfind.evaluate import per_face
 from vectorfind.graders import FINDER, Grader
-from vectorfind.grid import grid_named
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.protocol import passed, run_graded, score_codes
+from vectorfind.published import write_latents
 from vectorfind.setting import Files
 
 CHOOSING, CONFIRMING = 1, 2
@@ -86,7 +86,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
     Returns (chosen: seed, group_name, the correlations of both rounds, confirmed by all; rates: a row per grader, with
     `noise`: deviation of one take of a picture, in deviations of the edited scores).
     """
-    grid, seeds = grid_named(stage.files.setting.grid), stage.plan.test_seeds
+    grid, seeds = stage.files.setting.test_grid, stage.plan.test_seeds
     with progress(2 * len(seeds) * len(grid.amounts()), "choosing and confirming") as bar:
         with noise_of(stage.bench, CHOOSING):
             cameras = with_cameras(graders, CHOOSING)
@@ -137,6 +137,11 @@ def selected_files(files: Files) -> list[Path]:
     return [rates_of(files).with_name(name) for name in names]
 
 
+def sheets_of(files: Files) -> list[Path]:
+    """Where `select` draws the kept faces; it draws none where none is kept."""
+    return [rates_of(files).with_name(f"sheet_{name}.jpg") for name in EDITED]
+
+
 def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataFrame) -> list[Path]:
     """`ohlora_z_vectors.csv`, `ohlora_{position}_group_names.csv`, rates, sheets, `final_OhLoRA_info.md`: paths.
 
@@ -145,14 +150,12 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
     from vectorfind.figures import draw_strips
 
     rate_file = rates_of(stage.files)
-    folder = rate_file.parent
     with atomic(rate_file) as temporary:
         rates.to_csv(temporary, index=False, lineterminator="\n")
     final = chosen[chosen["confirmed"]].reset_index(drop=True)
     z = stage.bench.latents(final["seed"]) if len(final) else np.zeros((0, stage.bench.generator.z_dim), np.float32)
     latents, groups, info = selected_files(stage.files)
-    with atomic(latents) as temporary:
-        pd.DataFrame(z).to_csv(temporary, float_format="%.9g", lineterminator="\n")
+    write_latents(latents, z)
     with atomic(groups) as temporary:
         final[["group_name"]].to_csv(temporary, lineterminator="\n")
     report = Report("Faces kept").text(
@@ -163,8 +166,10 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
     )
     report.table(rates, "Confirmed").table(final, "The kept faces")
     written = [latents, groups, rate_file]
+    sheets = sheets_of(stage.files)
+    for sheet in sheets:
+        sheet.unlink(missing_ok=True)  # of faces that were kept before
     if len(final):
-        sheets = [folder / f"sheet_{name}.jpg" for name in EDITED]
         draw_strips(sheets, stage.bench, editor, Grouping(editor.grouping, editor.cuts), final["seed"][:SHEET_FACES])
         for name, sheet in zip(EDITED, sheets, strict=True):
             report.figure(sheet, f"{name}, -2 to +2 deviations")

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.run import Run
+from vectorfind.grid import Grid, grid_named
 from vectorfind.groups import LETTERS, Grouping
 from vectorfind.names import EDITED, POSITIONS, mixed_file, net_file, vector_file
 
+# Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000 up to 10,000,000, so that they never meet, nor
+# those that trained bundled networks (from 10,000,000 on). The next --seed begins far beyond these.
+SEED_SPAN, POOL_START, TEST_START, TEST_STOP = 1_000_000_000, 1_000_000, 9_000_000, 10_000_000
 VECTOR_METHODS = ("svm", "ridge")
 METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop", "model_loop")
 CUT_NAMES = ("medians", "v7", "v8", "v9")
@@ -67,6 +71,11 @@ class Setting:
         conditional, rest = method.endswith("_conditional"), method.removesuffix("_conditional")
         mended, rest = rest.endswith("_mended"), rest.removesuffix("_mended")
         return cls(rest, position, groups, conditional, mended=mended)
+
+    @property
+    def test_grid(self) -> Grid:
+        """The grid of the test, with the weights that belong to this method and position."""
+        return grid_named(self.grid, self.method, self.position)
 
     @property
     def is_vector(self) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefacts import is_fresh, write_stamp
+from pipeline.artefacts import digest, is_fresh, read_json, stamp_path, write_stamp
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
+from pipeline.profile import shown
 from pipeline.progress import progress
 from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED
@@ -18,6 +19,7 @@ STRIP_FACES = 8
 SPACE_ROWS = 20_000
 _MODELS = ("stylegan.generator", "stylegan.mapping", "stylegan.layers", "property_score.property_cnn", "cnn.stack")
 _EDITING = (
+    "pipeline.seeds",
     "vectorfind.bench",
     "vectorfind.names",
     "vectorfind.directions",
@@ -30,6 +32,9 @@ _EDITING = (
 )
 # What reads a picture by parser and geometry.
 _PARSING = (
+    "property_score.head_pose",
+    "segmentation.facexformer",
+    "segmentation.facexformer_parser",
     "property_score.scorer",
     "property_score.measure",
     "property_score.algorithm_v1",
@@ -49,6 +54,7 @@ CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
     "directions": (
         "vectorfind.finding",
+        "vectorfind.published",
         "vectorfind.models",
         "vectorfind.appearance",
         "cnn.filter_cnn",
@@ -87,6 +93,8 @@ CODE = {
         "vectorfind.report",
         "vectorfind.figures",
         "vectorfind.space",
+        "vectorfind.finding",
+        "stylegan.sampling",
         "pipeline.report",
         "pipeline.sheets",
         *_EDITING,
@@ -128,6 +136,7 @@ class Plan:
             "first_seed": self.test_seeds.start,
             "grid": self.files.setting.grid,
             "passes": self.passes,
+            "samples": self.rows,
             "precision": self.precision,
         }
 
@@ -210,7 +219,6 @@ class Stage:
         files, setting = self.files, self.files.setting
         pool = self.open_pool()
         grouping = self.grouping(pool.scores)
-        grouping.save(files.grouping)
         if self.options.vectors:
             rows = self._import_vectors(pool, grouping)
         elif setting.is_vector:
@@ -224,7 +232,8 @@ class Stage:
             rows = None
         else:
             rows = self._find_networks(pool, grouping)
-        write_stamp(files.directions, command="run_vectorfind.py directions", rows=rows, **about)
+        grouping.save(files.grouping)
+        self.stamp("directions", files.directions, about, files.direction_files(), rows)
         self.summary.wrote(files.vectors, f"{setting.method} at {setting.position}")
 
     def direction_about(self) -> dict:
@@ -338,14 +347,13 @@ class Stage:
             summary_table,
         )
         from vectorfind.graders import FINDER, finder_of
-        from vectorfind.grid import grid_named
         from vectorfind.protocol import run_graded
         from vectorfind.tables import GRID, RESULT, STATISTICS, SUMMARY
 
         directions, grouping = self.open_directions()
         start = directions.provenance["pool_seed_start"]
         check_disjoint(range(start, start + directions.provenance["pool_rows"]), self.plan.test_seeds)
-        grid = grid_named(self.files.setting.grid)
+        grid = self.files.setting.test_grid
         with progress(len(grid.amounts()) * self.plan.faces, f"testing on {self.plan.faces} faces") as bar:
             finder = [finder_of(self.bench, self.open_pool().scores)]
             tests = run_graded(self.bench, directions, grouping, self.plan.test_seeds, grid, finder, bar.update)
@@ -355,7 +363,7 @@ class Stage:
         write_table(tables[1], statistics_table(result), STATISTICS)
         write_table(tables[2], summary_table(result, self.plan.passes), SUMMARY)
         write_table(result_file, result, RESULT)
-        write_stamp(result_file, command="run_vectorfind.py test", rows=len(result), **about)
+        self.stamp("test", result_file, about, tables, len(result))
         self.summary.wrote(result_file, f"{len(result)} faces, {len(grid.amounts())} edits each")
         means = ", ".join(f"{name} {result[f'{name}_corr'].mean():.3f}" for name in EDITED)
         self.summary.note(
@@ -367,7 +375,8 @@ class Stage:
         files = self.files
         tables = {name: files.test(f"{name}.csv") for name in ("test_result", "grid_scores", "test_summary")}
         inputs = self.inputs(directions=files.directions, **tables)
-        about = self.stamped("report", {"faces": STRIP_FACES, "passes": self.plan.passes}, inputs)
+        wish = {"faces": STRIP_FACES, "passes": self.plan.passes, "samples": self.plan.rows}
+        about = self.stamped("report", wish, inputs)
         figures = [files.figure(f"{name}.png") for name in ("scores", "corr", "curves")] + files.strips()
         if self.is_kept("report", files.report, about, figures):
             return
@@ -407,7 +416,7 @@ class Stage:
             strip_faces=len(shown),
         )
         write_report(files, findings)
-        write_stamp(files.report, command="run_vectorfind.py report", **about)
+        self.stamp("report", files.report, about, figures)
         self.summary.wrote(files.report, f"{len(figures)} figures")
 
     def stamped(self, step: str, options: dict, inputs: dict, seeded: bool = True) -> dict:
@@ -417,17 +426,32 @@ class Stage:
     def inputs(self, **more) -> dict:
         return {**self.plan.models.inputs(), **more}
 
-    def is_kept(self, step: str, path, about: dict, others: list) -> bool:
+    def is_kept(self, step: str, path: Path, about: dict, others: list[Path]) -> bool:
+        """Whether a step's main file and the others beside it are what the step would write again.
+
+        Where they are not, the main file loses its stamp: what a stopped step leaves counts for nothing.
+        """
         fresh, reason = is_fresh(path, **about)
-        missing = [other for other in others if not other.is_file()]
-        if fresh and not missing and not self.options.force:
+        if fresh:
+            known = read_json(stamp_path(path)).get("beside") or {}
+            for other in others:
+                if not other.is_file():
+                    fresh, reason = False, f"{other.name} is missing"
+                elif known.get(other.name) != digest(other):
+                    fresh, reason = False, f"{other.name} changed since it was written"
+        if fresh and not self.options.force:
             self.summary.kept(path)
             return True
-        if fresh and missing:
-            reason = f"{missing[0].name} is missing"
         if path.is_file():
             self.summary.note(f"{step} again: {'--force' if self.options.force else reason}")
+        stamp_path(path).unlink(missing_ok=True)
         return False
+
+    def stamp(self, step: str, path: Path, about: dict, others: list[Path], rows: int | None = None) -> None:
+        """Stamp a step's main file, once all that belongs to it is written."""
+        beside = {other.name: digest(other) for other in others}
+        command = f"run_vectorfind.py {step}"
+        write_stamp(path, command=command, rows=rows, extra={"beside": beside}, **about)
 
     def open_pool(self):
         from vectorfind.pool import Pool
@@ -440,8 +464,21 @@ class Stage:
         return pool
 
     def open_directions(self):
+        """The editor and the grouping of this setting; PipelineError where its options ask for other directions."""
         from vectorfind.editor import load_editor
         from vectorfind.groups import Grouping
 
-        editor = load_editor(self.files.directions, self.files.setting.method, self.bench, self.identity)
+        path, about = self.files.directions, self.direction_about()
+        editor = load_editor(path, self.files.setting.method, self.bench, self.identity)
+        # Whether code that has changed since would find the same is not known; other options find others.
+        code = read_json(stamp_path(path)).get("code") if stamp_path(path).is_file() else ""
+        fresh, reason = is_fresh(path, **{**about, "code": code})
+        if not fresh:
+            raise PipelineError(
+                f"{shown(path)} does not hold what these options ask for ({reason}): give the options that its "
+                "directions were found with, or add `directions` to the steps"
+            )
+        old = f"{shown(path)} was found by earlier code; add `directions` to the steps to find it anew"
+        if code != about["code"] and old not in self.summary.notes:
+            self.summary.note(old)
         return editor, Grouping(editor.grouping, editor.cuts)

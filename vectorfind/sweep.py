@@ -14,7 +14,7 @@ from pipeline.artefacts import atomic, is_fresh, write_stamp
 from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
-from vectorfind.evaluate import per_face
+from vectorfind.evaluate import DIGITS, per_face
 from vectorfind.graders import FINDER, finder_of
 from vectorfind.grid import grid_named
 from vectorfind.names import EDITED
@@ -24,6 +24,7 @@ from vectorfind.setting import Setting
 KEY = ["samples", "k_percent", "position", "method", "groups"]
 AXES = ("samples", "k_percent")
 EFFECT_FACES = 50
+EVERY = 100.0  # per cent of the samples, for methods that look at all of them
 LEGEND = """
 `_corr`: mean signed correlation of asked and measured over the faces, `_low` and `_high` its 95 % interval.
 `reversed`: largest share of faces with a correlation below 0. `pass_`: share of faces that hold the bars .92 /
@@ -40,6 +41,7 @@ def run_sweep(stage) -> list[Path]:
 
     options, plan = stage.options, stage.plan
     sizes, shares = swept(plan)
+    shares = [round(share, DIGITS) for share in shares]  # as the table holds them
     path = table_of(stage.files.run)
     about = sweep_about(stage)
     fresh, reason = is_fresh(path, **about)
@@ -52,7 +54,7 @@ def run_sweep(stage) -> list[Path]:
         (n, k, position, method, groups)
         for method, position, groups, n in product(options.methods, options.positions, options.groupings, sizes)
         # Only the SVM looks at extremes.
-        for k in (shares if method.startswith(("svm", "mixed")) else (plan.k_percent,))
+        for k in (shares if method.startswith(("svm", "mixed")) else (EVERY,))
     )
     finder, oracle = [finder_of(stage.bench, stage.open_pool().scores)], open_judge(stage)
     there = set(table[KEY].itertuples(index=False, name=None))
@@ -103,7 +105,7 @@ def _measure(stage, finder, oracle, samples: int, k_percent: float, position: st
     row |= {what: float(costs[what].mean()) for what in ("drift", "pixel", "matched")}
     leaks = leakage(found)
     row["largest_leak"] = abs(largest_leak(leaks[leaks["column"].str.startswith(f"{FINDER} ")])[1])
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} | {
+    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()} | {
         "seconds": round(seconds, 2)
     }
 
@@ -125,11 +127,9 @@ def sweep_figures(run: Run) -> list[Path]:
 
 
 def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> None:
-    """Correlation against one axis, a line per method, position, grouping and the other axis; none for one value."""
+    """Correlation against one axis: a line per method, position, grouping and the other axis that has two points."""
     path = folder / f"corr_{axis_name}.png"
-    if table[axis_name].nunique() < 2:
-        path.unlink(missing_ok=True)  # of a sweep before this one
-        return
+    path.unlink(missing_ok=True)  # of a sweep before this one
     from vectorfind.figures import draw_lines
 
     others = [name for name in KEY if name != axis_name]
@@ -138,7 +138,8 @@ def _plot(folder: Path, table: pd.DataFrame, axis_name: str) -> None:
         for key, part in table.groupby(others)
         if part[axis_name].nunique() > 1
     }
-    draw_lines(path, lines, axis_name)
+    if lines:
+        draw_lines(path, lines, axis_name)
 
 
 def _line_name(setting: dict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from vectorfind.effects import largest_leak
+from vectorfind.effects import WAYS, largest_leak
 from vectorfind.graders import FINDER, GRADERS
 from vectorfind.leaks import beyond, in_units_of_all, person_of, scores_of
 from vectorfind.names import EDITED
@@ -66,9 +66,11 @@ def targets(
             bar = PASS_ASKED if grader == strict else None
             add(f"share that passes {version}, {grader}", bar, values, inside=share)
     for what, which in {"score, any grader": scores_of, "head or person, oracle": person_of}.items():
-        found = [largest_leak(which(leaks[name])) for name in (best, reference)]
-        if np.isfinite(found[0][1]):
-            add(f"leak to a {what} ({found[0][0]})", LEAK_ASKED, [abs(size) for _, size in found], floor=False)
+        for ways, told in ((("signed",), ""), (WAYS, ", one way")):
+            found = [largest_leak(which(leaks[name]), ways) for name in (best, reference)]
+            if np.isfinite(found[0][1]):
+                sizes = [abs(size) for _, size in found]
+                add(f"leak to a {what}{told} ({found[0][0]})", LEAK_ASKED, sizes, floor=False)
     graders = set(judged["grader"])
     for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
         if which:

@@ -119,12 +119,13 @@ def summary(moves: pd.DataFrame) -> pd.DataFrame:
 
 
 def person_moves(moves: pd.DataFrame) -> pd.DataFrame:
-    """Mean moves of what the factors make of head and person, as in `effects.leakage`: property, column, signed, …"""
+    """Mean moves over faces of what the factors make of head and person: some columns of `effects.leakage`."""
     rows = []
     for name in EDITED:
         part = moves[(moves["property"] == name) & moves["matched"]]
         for word in ORACLE_ATTRIBUTES:
-            row = {"property": name, "column": word, "signed": float(part[f"true {word}"].mean())}
+            mean, low, high = bootstrap(part[f"true {word}"].to_numpy(), part["seed"].to_numpy())
+            row = {"property": name, "column": word, "signed": mean, "low": low, "high": high}
             rows.append({**row, "intended": word in effects.MEANT[name]})
     return pd.DataFrame(rows)
 

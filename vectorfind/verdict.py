@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.errors import PipelineError
 from pipeline.report import Report
 from vectorfind.crosstalk import PEOPLE, crosstalk_of
-from vectorfind.effects import largest_leak
+from vectorfind.effects import FEWEST, WAYS, largest_leak
 from vectorfind.graders import SPREAD_FACES
 from vectorfind.leaks import NOTABLE, beside_renders, in_deviations, in_own_units, person_of, person_units, scores_of
 from vectorfind.names import EDITED
@@ -50,8 +50,12 @@ GRIDS_MEAN = {
     "reachable": "The changes that a face is asked for are slid, and where need be narrowed, into what its scores can "
     "reach (first to last percentile over the pool): the five weights of a closed mouth are five ways to open it. "
     "Correlations are of these weights with the measured score.",
-    "published": "The changes are the published ones, in units of the latent space.",
+    "published": "The changes are the published ones, in units of the latent space; `slope` is per such unit.",
 }
+ONE_WAY = (
+    "Leaks are means over edits up and down: what moves the same way in both cancels. `one way`: of the edits up "
+    f"alone, or of those down, whichever drags more along; of {FEWEST} edits at least."
+)
 GRIDS_IN_TITLE = {
     "deviations": "",
     "reachable": ", each face asked for what it can do",
@@ -97,7 +101,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     own_error = in_deviations(crosstalk_of(stage), units)
     moves = {name: moves_of(stage.with_setting(settings[name]), latent_map) for name in names}
     asked = targets(judged, leaks, best, reference, fitted)
-    report.table(asked, "Asked of the best method, and measured").text(GRIDS_MEAN[grid])
+    report.table(asked, "Asked of the best method, and measured").text(GRIDS_MEAN[grid]).text(ONE_WAY)
     if fitted is not None:
         report.text(f"`within reach`: the same method on `--grid reachable`. {GRIDS_MEAN['reachable']}")
     otherwise = person_leak_otherwise(leaks, best, reference, units, own_error, moves)
@@ -175,7 +179,10 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise PipelineError(f"{path} is missing: run `run_vectorfind.py judge effects` for this setting first")
-    return pd.read_csv(path, dtype={"group_name": str})
+    try:
+        return pd.read_csv(path, dtype={"group_name": str})
+    except ValueError as error:
+        raise PipelineError(f"{path} is damaged ({error}): delete it and run the step that writes it again") from error
 
 
 def _reference(settings: list[Setting]) -> str:
@@ -193,7 +200,7 @@ def _best(judged: pd.DataFrame) -> str:
 def _verdict(stage, judged: pd.DataFrame, best: str) -> str:
     return (
         f"{stage.plan.rows} samples, {stage.plan.faces} faces that trained nothing, 50 edits each. Best by the "
-        f"'{strictest(judged)}' grader: **{best}**."
+        f"'{strictest(judged)}' grader, on these same faces: **{best}**."
     )
 
 
@@ -243,6 +250,8 @@ def _costs(leaks: dict, costs: dict, edits: dict, reference: str) -> pd.DataFram
             part = which(leaks[name])
             where, row[f"leak to a {what}"] = largest_leak(part)
             row[f"{what} that leaks most"] = where
+            where, size = largest_leak(part, WAYS)
+            row[f"to a {what}, one way"] = "-" if np.isnan(size) else f"{size:+.3f} ({where})"
             if what == "score":
                 row["change of a face"] = part.loc[~part["intended"], "size"].max()
         rows.append(row)
