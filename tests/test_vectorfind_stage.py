@@ -15,6 +15,7 @@ from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from vectorfind.directions import read_vectors, write_vector
 
+RESULTS = "vectorfind/image_generation_report/svm_w"
 TABLES = (
     *(
         f"vectorfind/image_generation_report/svm_w/{name}.csv"
@@ -46,6 +47,7 @@ def stage(tmp_path, tiny_profile, monkeypatch):
 
     def open_bench(files, device="cpu", batch=50, precision="auto"):
         opened.append(files)
+        opened.precision = precision
         return make_bench(seed=int("other" in files.generator.read_text()), batch=batch)
 
     monkeypatch.setattr(vectorfind.stage, "open_bench", open_bench)
@@ -90,6 +92,14 @@ def test_run_again_it_does_nothing_and_loads_no_model(stage):
     stage()
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
     assert len(stage.opened) == loads and not Summary.printed[-1].written
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pictures_are_drawn_in_the_precision_that_is_asked_for(stage, precision):
+    run = stage("run", "pool", "directions", "test", precision=precision)
+    assert stage.opened.precision == precision
+    stamp = json.loads((run / RESULTS / "test_result.csv.json").read_text())
+    assert stamp["options"]["precision"] == precision
 
 
 def test_same_seed_twice_same_tables_another_seed_other_ones(stage):
@@ -239,7 +249,24 @@ def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, caps
     picture = read_image(out)
     assert picture.shape[1] >= 4 * 16
     said = capsys.readouterr().out
-    assert "eyes: +1.50 deviations asked" in said and "measured" in said
+    told = re.compile(r"(\w+): ([+-][\d.]+) deviations asked, ([+-][\d.]+) measured")
+    assert [(name, float(asked)) for name, asked, _ in told.findall(said)] == [
+        ("eyes", 1.5),
+        ("mouth", -1.0),
+        ("pose", 0.5),
+    ]
+    # Directions that hold each other's property still do what is asked.
+    wish = {"method": "ridge", "conditional": True}
+    stage("run", "directions", **wish)
+    capsys.readouterr()
+    apply_direction.run(
+        apply_direction.ApplyOptions(seed=12, eyes=1.5, mouth=-1, pose=0.5, out=str(out), **wish, **common)
+    )
+    measured = {name: float(change) for name, _, change in told.findall(capsys.readouterr().out)}
+    assert measured == pytest.approx({"eyes": 1.5, "mouth": -1.0, "pose": 0.5}, abs=0.15)
+    apply_direction.run(
+        apply_direction.ApplyOptions(seed=12, eyes=1.5, mouth=-1, pose=0.5, frames=4, out=str(out), **common)
+    )
     # The same face from a file of latents: the same picture.
     latents, again = tmp_path / "z.csv", tmp_path / "again.png"
     z = np.stack([np.zeros(24, np.float32), make_bench().latents([12])[0]])
@@ -262,9 +289,6 @@ def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, caps
     stage.weights["generator"].write_bytes(b"other generator")
     with pytest.raises(PipelineError, match="another generator"):
         apply_direction.run(apply_direction.ApplyOptions(out=str(out), **common))
-
-
-RESULTS = "vectorfind/image_generation_report/svm_w"
 
 
 def test_what_a_stopped_step_left_counts_for_nothing(stage, monkeypatch):
