@@ -57,7 +57,8 @@ class VectorFindOptions(StageOptions):
     ] = STEPS
     """What to do, in this order; pool to report by default. judge: the test by all graders. effects: what else an edit
     changes. reach: how far the closed loop takes each face. select: faces chosen by one grader, confirmed by another.
-    tsne: maps of the codes. compare: all of --methods at all of --positions, and the verdict on all that was judged.
+    tsne: maps of the codes. compare: all of --methods at all of --positions, and the verdict on all that was judged here
+    with the same options (vectors that were read excepted).
     sweep: settings against correlation."""
     samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Faces in the pool; by default what the profile says."""
@@ -81,8 +82,8 @@ class VectorFindOptions(StageOptions):
     faces: int | None = None
     """Faces of the test; by default what the profile says."""
     grid: Literal["deviations", "published", "reachable"] = "deviations"
-    """Weights of the 50 edits: score deviations; the published ones in latent units; or deviations slid for each face
-    into what its scores can reach."""
+    """Weights of the 50 edits: score deviations; those published for the method and position, in latent units; or
+    deviations slid for each face into what its scores can reach."""
     generator: str = "v9"
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
