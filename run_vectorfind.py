@@ -57,9 +57,8 @@ class VectorFindOptions(StageOptions):
     ] = STEPS
     """What to do, in this order; pool to report by default. judge: the test by all graders. effects: what else an edit
     changes. reach: how far the closed loop takes each face. select: faces chosen by one grader, confirmed by another.
-    tsne: maps of the codes. compare: all of --methods at all of --positions, and the verdict on all that was judged here
-    with the same options (vectors that were read excepted).
-    sweep: settings against correlation."""
+    tsne: maps of the codes. compare: all of --methods at all of --positions, and the verdict on all that was judged in
+    this run with the same options (but for vectors that were read). sweep: settings against correlation."""
     samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Faces in the pool; by default what the profile says."""
     method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"

@@ -31,7 +31,7 @@ from property_score.measure import PROPERTIES
 from property_score.normalisation import Normalisation
 from property_score.property_cnn import HairstyleCNN, MergedPropertyCNN, load_property_cnn
 from property_score.property_settings import PropertyTraining
-from property_score.property_training import TrainedPropertyCNN, train_property_cnn
+from property_score.property_training import TrainedPropertyCNN, remove_checkpoint, train_property_cnn
 from property_score.scorer import GeometricScorer
 from property_score.second_grader import SecondGrader
 from property_score.training_faces import measured, named_generators, persona_faces
@@ -66,6 +66,8 @@ class BundledOptions:
     epochs: int = 20
     out: str = ""
     """Weight file to write (default: where the profile looks for it)."""
+    work: str = "work"
+    """Folder of the checkpoint, from which a training that was stopped goes on."""
     device: str = "auto"
     seed: int = 0
 
@@ -88,6 +90,7 @@ def train(options: BundledOptions) -> None:
         labels[:, np.arange(len(PROPERTIES)) != HAIRSTYLE] = 0.0
     architecture, width, learning_rate = NETWORKS[options.network]
     settings = PropertyTraining(epochs=options.epochs, learning_rate=learning_rate)
+    checkpoint = Path(options.work) / f"train_{options.network}.pt"
     trained = train_property_cnn(
         faces.images,
         labels,
@@ -96,10 +99,12 @@ def train(options: BundledOptions) -> None:
         settings=settings,
         seed=options.seed,
         level_pose=normalisation.z("pose", 0.0),
+        checkpoint=checkpoint,
         device=device,
     )
     if options.network == "hairstyle":
         put_in(out, trained, faces.drawn, asdict(settings))
+        remove_checkpoint(checkpoint)
         summary.wrote(shown(out), f"hairstyle towers, {len(trained.log)} epochs")
         summary.note(f"hairstyle: r {trained.test_figures.set_index('property').loc['hairstyle', 'r']:.3f}")
         summary.print()
@@ -126,6 +131,7 @@ def train(options: BundledOptions) -> None:
         test_mae={row.property: round(row.mae, 4) for row in figures.itertuples()},
         test_faces={row.property: row.faces for row in figures.itertuples()},
     )
+    remove_checkpoint(checkpoint)
     summary.wrote(shown(out), f"{len(faces.images)} faces, {len(trained.log)} epochs")
     for row in figures.itertuples():
         summary.note(f"{row.property}: r {row.r:.3f}, mean error {row.mae:.3f} on {row.faces} test faces")
