@@ -127,5 +127,6 @@ def _readable(units: pd.DataFrame) -> str:
     told = ", ".join(f"{name} {r:+.2f}" for name, r in units["follows"].items())
     return (
         " Among the test's faces the oracle's readings follow what the factors behind the codes make with a rank "
-        f"correlation of {told}: where that is near 0, their deviation is the oracle's own noise."
+        f"correlation of {told}: where that is near 0, what it tells of one face against another is its own noise, "
+        "though a mean over faces that differs from 0 is none."
     )

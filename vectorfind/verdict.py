@@ -107,10 +107,10 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     otherwise = person_leak_otherwise(leaks, best, reference, units, own_error, moves)
     if len(otherwise):
         report.table(otherwise, f"The largest leak to head or person, read otherwise (asked: {LEAK_ASKED})").text(
-            "The oracle's noise is large beside what it reads of faces as like each other as these. In deviations of "
-            "all faces: the same readings, by the base generator's people of every kind. Less renders: without what it "
-            "reads where only the meant property was moved (see The judge judged). Behind the codes: without any "
-            "network, in deviations among all people of this world."
+            "What the oracle reads of faces as like each other as these varies little, and partly by its own noise. In "
+            "deviations of all faces: the same readings, by the base generator's people of every kind. Less renders: "
+            "without what it reads where only the meant property was moved (see The judge judged). Behind the codes: "
+            "without any network, in deviations among all people of this world."
         )
         report.text(in_own_units(leaks[best], units))
     if len(paired):
