@@ -134,15 +134,13 @@ def fit_ridge(
             values = scores[np.ix_(rows, columns)].astype(np.float64)
             values = normal_ranks(values) if options.ranks else values
             targets[group] = rows, values - values.mean(0)
-    if not targets:
-        raise PipelineError(f"the scores of these {len(scores)} samples are not all measured in any; {MORE_SAMPLES}")
+    if max((len(rows) for rows, _ in targets.values()), default=0) < 2:
+        raise PipelineError(f"no group of faces holds two of these {len(scores)} samples; {MORE_SAMPLES}")
     scatters = _scatters(codes, targets)
     if progress is not None:
         progress(len(properties) * len(names))
     total = _Scatter.sum(scatters.values())
-    spread = np.sqrt(np.diag(total.xx) / total.count)
-    if not spread.max() > 0:
-        raise PipelineError(f"no group of faces holds two of these {len(scores)} samples; {MORE_SAMPLES}")
+    spread = np.sqrt(np.maximum(np.diag(total.xx), 0) / total.count)  # rounding may leave less than nothing
     spread = np.maximum(spread, 1e-6 * spread.max())
     total = total.standardised(spread)
     common, _ = _ridge(total, RIDGE_PENALTIES)
