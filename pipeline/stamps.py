@@ -7,6 +7,7 @@ version. Digests are remembered with size and modification time, so that a check
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,11 +30,13 @@ def write_stamp(
     inputs: dict[str, Path | str],
     code: str,
     rows: int | None = None,
+    beside: Iterable[Path | str] = (),
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write the stamp of a finished file or folder.
 
-    inputs: name -> path of a file or folder (values belong into `options`). PipelineError if one is missing.
+    inputs: name -> path of a file or folder (values belong into `options`). beside: files that were written with this
+    one and count for it, in its folder or below. PipelineError if an input is missing.
     """
     for name, source in {**inputs, "artefact": path}.items():
         if not Path(source).exists():
@@ -46,6 +49,7 @@ def write_stamp(
         "code": code,
         "rows": rows,
         "output": _measured(Path(path)),
+        "beside": {Path(other).relative_to(Path(path).parent).as_posix(): _measured(Path(other)) for other in beside},
     }
     before = _read_stamp(path) or {}
     if "provenance" in before and before.get("sha256") == stamp["output"]["digest"]:
@@ -93,6 +97,12 @@ def is_fresh(
             return False, f"input {name} changed"
     if not _unchanged(path, stamp["output"]):
         return False, "changed since it was written"
+    for name, measured in (stamp.get("beside") or {}).items():
+        other = path.parent / name
+        if not other.exists():
+            return False, f"{other.name} is missing"
+        if not _unchanged(other, measured):
+            return False, f"{other.name} changed since it was written"
     return True, "fresh"
 
 

@@ -168,10 +168,7 @@ def select(stage: Stage) -> None:
     from vectorfind.selection import choose, rates_of, selected_files, sheets_of, write_selection
 
     path, about, beside = rates_of(stage.files), _about(stage, "select"), selected_files(stage.files)
-    stamp = stamp_path(path)
-    drawn = read_json(stamp).get("beside", {}) if stamp.is_file() else {}
-    sheets = [sheet for sheet in sheets_of(stage.files) if sheet.name in drawn]
-    if stage.is_kept("select", path, about, [*beside, *sheets]):
+    if stage.is_kept("select", path, about, beside):
         return
     editor, grouping = stage.open_directions()
     chosen, rates = choose(stage, editor, grouping, open_graders(stage))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefacts import digest, is_fresh, read_json, stamp_path, write_stamp
+from pipeline.artefacts import is_fresh, read_json, stamp_path, write_stamp
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.profile import shown
@@ -432,13 +432,9 @@ class Stage:
         Where they are not, the main file loses its stamp: what a stopped step leaves counts for nothing.
         """
         fresh, reason = is_fresh(path, **about)
-        if fresh:
-            known = read_json(stamp_path(path)).get("beside") or {}
-            for other in others:
-                if not other.is_file():
-                    fresh, reason = False, f"{other.name} is missing"
-                elif known.get(other.name) != digest(other):
-                    fresh, reason = False, f"{other.name} changed since it was written"
+        missing = [other for other in others if not other.is_file()]
+        if fresh and missing:
+            fresh, reason = False, f"{missing[0].name} is missing"
         if fresh and not self.options.force:
             self.summary.kept(path)
             return True
@@ -449,9 +445,7 @@ class Stage:
 
     def stamp(self, step: str, path: Path, about: dict, others: list[Path], rows: int | None = None) -> None:
         """Stamp a step's main file, once all that belongs to it is written."""
-        beside = {other.name: digest(other) for other in others}
-        command = f"run_vectorfind.py {step}"
-        write_stamp(path, command=command, rows=rows, extra={"beside": beside}, **about)
+        write_stamp(path, command=f"run_vectorfind.py {step}", rows=rows, beside=others, **about)
 
     def open_pool(self):
         from vectorfind.pool import Pool
