@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.progress import progress as progress_bar
 from vectorfind.bench import Bench
 from vectorfind.calibration import calibrate
 from vectorfind.directions import DirectionSet
@@ -236,13 +237,11 @@ def _standardise(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, spread
 
 
-def make_loop(
-    bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, identity=None, seed: int = 0, progress=None
-):
+def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, identity=None, seed: int = 0):
     """The closed loop at a position, or the one that a model leads: what the pool tells about codes and scores.
 
-    identity: reads what should stay of a person (`vectorfind.models.open_identity`), or None. seed, progress: of the
-    model's training.
+    identity: reads what should stay of a person (`vectorfind.models.open_identity`), or None. seed: of the model's
+    training. The minutes that faces and training take are shown.
     """
     from vectorfind.closed_loop import ClosedLoop, LoopOptions, code_factor, identity_scale
     from vectorfind.model_loop import ModelLoop, ModelLoopOptions
@@ -259,7 +258,8 @@ def make_loop(
             more = read_person(bench, codes, setting.position, identity)
             readings = np.concatenate([readings, more], 1)
             spreads = np.concatenate([sds, np.maximum(np.nanstd(more, axis=0, ddof=1), 1e-6)])
-        model = ScoreModel.fit(codes, readings, spreads, seed, progress)
+        with progress_bar(0, "fitting a model of the scores (epochs)") as bar:
+            model = ScoreModel.fit(codes, readings, spreads, seed, bar.update)
         held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=False))}
         held["person_r"] = model.held_r[len(PROPERTIES) :].round(4).tolist()
         about = provenance_of(bench, pool, setting, asdict(options)) | held
@@ -280,10 +280,11 @@ def read_person(bench: Bench, codes, position: str, looks) -> np.ndarray:
     """
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), PERSON_ROWS)).astype(int))
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), progress_bar(len(rows), "reading how faces look") as bar:
         for start in range(0, len(rows), bench.batch):
             images = bench.images(codes[rows[start : start + bench.batch]], position).clone()
             parts.append(looks(images))
+            bar.update(len(parts[-1]))
     read = np.concatenate(parts)
     found = np.full((len(codes), read.shape[1]), np.nan, np.float32)
     found[rows] = read

@@ -49,9 +49,9 @@ class ModelLoopOptions:
     longest whole edit in deviations of the pool's codes, stride: longest step. softness: Tikhonov term of what is kept,
     as a share of its slope's square. trust: how far the scorer is believed against the model about what an edit has
     changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed). A score that
-    moved the other way than wished is believed whatever the trust. backtrack: further rounds after
-    those, each from the best plan so far, that ask for half of what is missing, and for half as much again after each
-    that brought nothing.
+    moved the other way than wished is believed whatever the trust. backtrack: further rounds after those, each from
+    the best plan so far, that ask for half of what is missing, and for half as much again after each that brought
+    nothing: where the model learnt from a few thousand samples, they bring what the rounds before overshot.
     """
 
     rounds: int = 6
@@ -63,7 +63,7 @@ class ModelLoopOptions:
     stride: float = 1.0
     softness: float = 0.05
     trust: float = 0.5
-    backtrack: int = 0
+    backtrack: int = 3
 
 
 @dataclass

@@ -226,8 +226,7 @@ class Stage:
         elif setting.is_loop:
             from vectorfind.finding import make_loop
 
-            with progress(0, "fitting a model of the scores (epochs)") as bar:
-                loop = make_loop(self.bench, pool, grouping, setting, self.identity(), self.options.seed, bar.update)
+            loop = make_loop(self.bench, pool, grouping, setting, self.identity(), self.options.seed)
             loop.save(files.directions)
             rows = None
         else:
