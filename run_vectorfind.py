@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,10 +55,11 @@ class VectorFindOptions(StageOptions):
             ...,
         ]
     ] = STEPS
-    """What to do, in this order; pool to report by default. judge: the test by all graders. effects: what else an edit
-    changes. reach: how far the closed loop takes each face. select: faces chosen by one grader, confirmed by another.
-    tsne: maps of the codes. compare: all of --methods at all of --positions, and the verdict on all that was judged in
-    this run with the same options (but for vectors that were read). sweep: settings against correlation."""
+    """What to do, in this order; by default pool to report, for the methods of the profile's `beside` as well. judge:
+    the test by all graders. effects: what else an edit changes. reach: how far the closed loop takes each face. select:
+    faces chosen by one grader, confirmed by another. tsne: maps of the codes. compare: all of --methods at all of
+    --positions, and the verdict on all that was judged in this run with the same options (but for vectors that were
+    read). sweep: settings against correlation."""
     samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Faces in the pool; by default what the profile says."""
     method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
@@ -123,7 +124,7 @@ class VectorFindOptions(StageOptions):
 def plan(options: VectorFindOptions) -> Plan:
     """Check paths, names and numbers without loading a model; PipelineError for what cannot work."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    known = ("pool", "k_percent", "faces", "passes", "batch")
+    known = ("pool", "k_percent", "faces", "passes", "batch", "beside")
     profile.refuse_unknown("vectorfind", profile.section("vectorfind"), known)
     method = "imported" if options.vectors else options.method
     shape = (method, options.position, options.groups, options.conditional, options.grid)
@@ -157,6 +158,7 @@ def plan(options: VectorFindOptions) -> Plan:
         codes={step: code_version(*modules) for step, modules in CODE.items()},
         graders=tuple(name for name in GRADERS if name == "finder" or name in options.graders),
         precision=resolve_precision(options.precision, options.device),
+        beside=_beside(profile, setting) if options.steps == STEPS else (),
     )
     check_further(settled)
     if options.vectors:
@@ -168,9 +170,10 @@ def run(options: VectorFindOptions) -> None:
     """Do the asked steps that are missing or stale, in order."""
     settled = plan(options)
     stage = Stage(settled)
-    for step in STEPS:
-        if step in options.steps:
-            getattr(stage, step)()
+    for inner in (stage, *map(stage.with_setting, settled.beside)):
+        for step in STEPS:
+            if step in options.steps and not (step == "pool" and inner is not stage):
+                getattr(inner, step)()
     for step, take in FURTHER.items():
         if step in options.steps:
             take(stage)
@@ -195,6 +198,23 @@ def _check_vectors(folder: Path, setting: Setting) -> None:
             f"--vectors {folder}: {len(missing)} of {len(wanted)} files are missing, the first is {missing[0]}; give a "
             "folder with one for each property and group, or the --position and --groups that its files are of"
         )
+
+
+def _beside(profile: Profile, setting: Setting) -> tuple[Setting, ...]:
+    """The methods of `[vectorfind] beside`, which accompany the published one on the grid of deviations."""
+    names = profile.get("vectorfind.beside", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PipelineError(
+            f"profile {profile.path}: [vectorfind] beside = {names!r}; write a list of methods, for instance "
+            '["ridge_mended_conditional"]'
+        )
+    found = []
+    for name in names:
+        try:
+            found.append(replace(Setting.named(name, setting.position, setting.groups), cuts=setting.cuts))
+        except PipelineError as error:
+            raise PipelineError(f"profile {profile.path}: [vectorfind] beside names {name!r}: {error}") from error
+    return tuple(found) if setting.is_published_svm and setting.grid == "deviations" else ()
 
 
 def _passes(profile: Profile) -> dict[str, float]:

@@ -37,9 +37,9 @@ class Opened(list):
 
 
 @pytest.fixture
-def stage(tmp_path, tiny_profile, monkeypatch):
+def stage(tmp_path, write_profile, monkeypatch):
     """Returns a function that runs the stage in a run folder with the linear world, and the count of model loads."""
-    weights = {}
+    tiny_profile, weights = write_profile(vectorfind={"beside": []}), {}
     for name in ("generator", "scorer"):
         weights[name] = tmp_path / f"{name}.pth"
         weights[name].write_bytes(name.encode())
@@ -54,12 +54,10 @@ def stage(tmp_path, tiny_profile, monkeypatch):
     monkeypatch.setattr(apply_direction, "open_bench", open_bench)
 
     def go(run="run", *steps, **options):
-        wish = {"samples": 600, "faces": 5, "batch": 50, **options}
+        wish = {"samples": 600, "faces": 5, "batch": 50, "profile": str(tiny_profile), **options}
         paths = {name: str(path) for name, path in weights.items()}
         steps = steps or run_vectorfind.STEPS
-        settled = run_vectorfind.VectorFindOptions(
-            steps=steps, profile=str(tiny_profile), run=str(tmp_path / run), device="cpu", **paths, **wish
-        )
+        settled = run_vectorfind.VectorFindOptions(steps=steps, run=str(tmp_path / run), device="cpu", **paths, **wish)
         run_vectorfind.run(settled)
         return tmp_path / run
 
@@ -92,6 +90,30 @@ def test_run_again_it_does_nothing_and_loads_no_model(stage):
     stage()
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
     assert len(stage.opened) == loads and not Summary.printed[-1].written
+
+
+def test_what_the_profile_names_beside_is_found_tested_and_reported_too(stage, write_profile):
+    wish = {"profile": str(write_profile("both", vectorfind={"beside": ["ridge_conditional"]}))}
+    run = stage(**wish)
+    for name in ("svm_w", "ridge_conditional_w"):
+        assert (run / f"reports/vectorfind_{name}.md").is_file()
+        assert (run / f"vectorfind/image_generation_report/{name}/test_result.csv").is_file()
+    assert len(stage.opened) == 1
+    told = "\n".join(Summary.printed[-1].notes)
+    assert "svm_w: mean signed corr" in told and "ridge_conditional_w: mean signed corr" in told
+    stage(**wish)
+    assert len(stage.opened) == 1 and not Summary.printed[-1].written
+    for apart, steps, options in (("named", run_vectorfind.STEPS, {"method": "ridge"}), ("steps", ("pool",), {})):
+        run = stage(apart, *steps, **wish, **options)
+        assert not (run / "vectorfind/property_score_vectors/ridge_conditional").exists()
+
+
+@pytest.mark.parametrize("names", ["ridge", [1], ["svn"]])
+def test_methods_beside_that_do_not_exist_are_refused(tmp_path, write_profile, names):
+    profile = write_profile(vectorfind={"beside": names})
+    options = run_vectorfind.VectorFindOptions(run=str(tmp_path / "run"), profile=str(profile))
+    with pytest.raises(PipelineError, match=r"tiny\.toml: \[vectorfind\] beside"):
+        run_vectorfind.plan(options)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -334,15 +356,14 @@ def test_directions_are_not_taken_for_those_that_other_options_ask_for(stage, mo
     assert any("was found by earlier code" in note for note in Summary.printed[-1].notes)
 
 
-def test_bars_and_extremes_renew_what_rests_on_them(stage, tmp_path, write_profile):
+def test_bars_and_extremes_renew_what_rests_on_them(stage, write_profile):
     run = stage()
     before = contents(run)
     stage(k_percent=10.0)
     changed = contents(run)
     assert changed["vectorfind/property_score_vectors/directions_w_16.csv"] != before[TABLES[6]]
     assert changed[f"{RESULTS}/test_result.csv"] != before[f"{RESULTS}/test_result.csv"]
-    profile = Path(stage.profile)
-    profile.write_text(profile.read_text() + "\n[vectorfind]\npasses = [-1.0, -1.0, -1.0]\n")
+    write_profile(vectorfind={"beside": [], "passes": [-1.0, -1.0, -1.0]})
     stage(k_percent=10.0)
     assert (run / RESULTS / "test_result.csv").read_text().count(",O,") == 5
 

@@ -13,7 +13,7 @@ from pipeline.profile import shown
 from pipeline.progress import progress
 from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED
-from vectorfind.setting import Files
+from vectorfind.setting import Files, Setting
 
 STRIP_FACES = 8
 SPACE_ROWS = 20_000
@@ -119,6 +119,8 @@ class Plan:
     codes: dict[str, str]
     graders: tuple[str, ...] = ("finder",)
     precision: str = "float32"
+    beside: tuple[Setting, ...] = ()
+    """What the stage as a whole finds, tests and reports as well, after its own setting."""
 
     def pool_options(self) -> dict:
         return {"seed_start": self.pool_start, "dtype": self.options.pool_dtype}
@@ -147,17 +149,19 @@ class Stage:
     def __init__(self, settled: Plan):
         self.plan, self.files, self.options = settled, settled.files, settled.options
         self.summary = Summary(f"6 directions ({self.files.setting.name})")
-        self._bench = None
+        self._bench, self._lender = None, None
         self.is_forced = self.options.force
 
     def with_setting(self, setting) -> Stage:
         """A stage of another method or position in the same run, with the same models and summary."""
         other = Stage(replace(self.plan, files=Files(self.files.run, setting)))
-        other.summary, other._bench = self.summary, self.bench
+        other.summary, other._lender = self.summary, self
         return other
 
     @property
     def bench(self):
+        if self._bench is None and self._lender is not None:
+            self._bench = self._lender.bench
         if self._bench is None:
             self._bench = open_bench(self.plan.models, self.options.device, self.plan.batch, self.plan.precision)
             position = self.files.setting.position
@@ -365,8 +369,9 @@ class Stage:
         self.stamp("test", result_file, about, tables, len(result))
         self.summary.wrote(result_file, f"{len(result)} faces, {len(grid.amounts())} edits each")
         means = ", ".join(f"{name} {result[f'{name}_corr'].mean():.3f}" for name in EDITED)
+        passing = int((result["passed"] == "O").sum())
         self.summary.note(
-            f"mean signed corr: {means}; {(result['passed'] == 'O').sum()} of {len(result)} faces pass all three"
+            f"{self.files.setting.name}: mean signed corr {means}; {passing} of {len(result)} faces pass all three"
         )
 
     def report(self) -> None:
