@@ -26,7 +26,7 @@ from pipeline.seeds import format_seeds, parse_seeds
 from pipeline.sheets import contact_sheet
 from pipeline.whole import is_leftover
 from stylegan_modified.climb_plan import find_generator
-from stylegan_modified.versions import EXPERIMENTS, OBEYED, obeyed_columns, version_of
+from stylegan_modified.versions import EXPERIMENTS, OBEYED, VERSIONS, obeyed_columns, version_of
 
 EXAMPLES = """
 python run_fine_tuned_generator.py --version v1 --eyes 1.5 --mouth -1 --seeds 0-11
@@ -36,6 +36,7 @@ python run_fine_tuned_generator.py --version v3 --seeds 7 --around 0.3 --count 2
 COMMAND = "run_fine_tuned_generator.py"
 CODE = ("run_fine_tuned_generator", "stylegan", "stylegan_modified.sampler", "stylegan_modified.truncation")
 COLUMNS = 10
+SHEET = "contact_sheet.png"
 
 
 @dataclass
@@ -133,8 +134,7 @@ def run(options: Options) -> None:
     _clear_folder(work, len(images))
     for number, image in enumerate(images):
         save_image(work.folder / f"{number:06d}.jpg", image)
-    sheet = work.folder / "contact_sheet.png"
-    save_image(sheet, contact_sheet(images, columns=COLUMNS))
+    save_image(work.folder / SHEET, contact_sheet(images, columns=COLUMNS))
     write_stamp(work.folder, command=COMMAND, rows=len(images), **work.stamp)
     summary.wrote(work.folder, f"{len(images)} faces")
     summary.print()
@@ -150,7 +150,10 @@ def _own(work: Plan) -> set[str]:
 def _check_folder(work: Plan) -> None:
     """PipelineError if the folder holds pictures of somebody else, which are not to be lost among these."""
     pictures = {path.name for path in work.folder.glob("*.jpg") if not is_leftover(path)}
-    strangers = sorted(pictures - _own(work))
+    own = _own(work)
+    if not own and (work.folder / SHEET).exists():
+        pictures.add(SHEET)
+    strangers = sorted(pictures - own)
     if strangers:
         raise PipelineError(
             f"{work.folder} holds {len(strangers)} pictures that this command did not write, the first is "
@@ -198,9 +201,10 @@ def _faces(options: Options, work: Plan) -> np.ndarray:
 
 
 def _conditional(work: Plan) -> bool:
-    known = provenance_of(work.generator).get("version", "")
-    name = known.removesuffix("_published")
-    return version_of(name).conditional if name else True
+    # Published files tell no version beside them; a file's name, or the one asked for, does.
+    told = provenance_of(work.generator).get("version") or work.tag
+    name = str(told).removesuffix("_published").rpartition("fine_tuned_")[2]
+    return name not in VERSIONS or VERSIONS[name].conditional
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Literal
 from pipeline.artefacts import is_fresh, provenance_of, read_json, write_stamp
 from pipeline.command import StageOptions, Summary, limit_threads, main
 from pipeline.errors import PipelineError
+from pipeline.profile import shown
 from pipeline.run import Run
 from stylegan_modified.climb_plan import ClimbPlan, make_climb
 from stylegan_modified.versions import EXPERIMENTS, OBEYED, version_of
@@ -60,7 +61,14 @@ def plan(options: Options) -> list[ClimbPlan]:
     names = [options.version]
     if options.version == "v5":
         names = [EXPERIMENTS[options.experiment]] if options.experiment else list(EXPERIMENTS.values())
-    return [make_climb(options, version_of(name, options.published), options.steps) for name in names]
+    works = [make_climb(options, version_of(name, options.published), options.steps) for name in names]
+    base = works[0].weights["base"]
+    if options.export and Path(options.export).resolve().parent != base.resolve().parent:
+        raise PipelineError(
+            f"--export {options.export}: the file leans on {shown(base)} and must lie beside it; give "
+            f"{shown(base.parent)}/..."
+        )
+    return works
 
 
 def run(options: Options) -> None:
@@ -125,8 +133,6 @@ def _export(work: ClimbPlan, path: Path) -> None:
     from stylegan.checkpoint import load_generator, save_beside
 
     base = work.weights["base"]
-    if path.resolve().parent != base.resolve().parent:
-        raise PipelineError(f"--export {path}: the file leans on {base} and must lie beside it; give {base.parent}/...")
     known = provenance_of(work.generator)
     result = read_json(work.result)
     told = {name: result["labels_50"][f"{name}_corr"] for name in OBEYED}

@@ -125,6 +125,7 @@ class Climb:
             write_table(plan.path(f"labels_{name}_{{tag}}.csv"), frame, TABLE)
         result = {
             "version": version.tag,
+            "start": provenance_of(plan.weights["start"]).get("version", "base"),
             "steps": int(self.settings["steps"]),
             "samples": len(after.frame),
             "faces": len(self._real(len(after.frame))),
@@ -286,13 +287,16 @@ class Climb:
         known = provenance_of(start)
         shares = {"": "none", "concat": "label appended before the last layer", "projection": "label projected",
                   "property": "eyes, mouth and pose sub-nets of the property CNN, then 64 units"}  # fmt: skip
+        steps = int(self.settings["steps"])
         rows = {
             "start": f"{shown(start)}" + (f" ({known['version']})" if "version" in known else ""),
-            "steps": f"{rates.warm_steps} of D alone, {self.settings['steps']} of both",
+            "steps": f"{rates.warm_steps} of D alone, {steps} of both" if version.critic else f"{steps} of G",
             "faces": f"{len(self.plan.faces)}, batch {faces.batch}, {faces.per_epoch} batches an epoch",
             "published batch": str(PUBLISHED_BATCHES.get(version.name, 8)),
             "labels of faces": self.labels.source if version.conditional else "zeros",
-            "labels of generated faces": version.labels,
+            "labels of generated faces": "standard normal, leaving one fixed batch" if version.curriculum else
+            version.labels,
+            "latents": "an encoder's, of the faces" if version.encoder else "normal",
             "discriminator": shares[version.critic],
             "trained of G": trained_of_generator(version, self.origin.resolution),
             "style mixing": f"{version.style_mixing:g}",
@@ -302,6 +306,8 @@ class Climb:
             f"D {rates.discriminator:g} for effective weights",
             "R1": f"gamma {rates.r1_gamma:g}, every {rates.r1_every} updates of D" if version.critic else "none",
             "label regression": f"weight {rates.obey:g}" if self.trainer.terms else "none",
+            "gender CNN": "weight 1, " + ("one fold, fed [-1, 1]" if version.published else "five folds")
+            if version.encoder else "none",
             "anchor of w": f"weight {rates.anchor:g}" if rates.anchor else "none",
             "guidance by the filter CNNs": f"weight {rates.guidance:g}" if rates.guidance else "none",
             "dense0 and label matrix": _carried(version, self.origin),

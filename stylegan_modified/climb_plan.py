@@ -133,14 +133,17 @@ def find_generator(profile: Profile, run: Run, tag: str) -> Path:
         return path
     try:
         return profile.weight(f"generator_{tag}")
-    except PipelineError:
+    except PipelineError as error:
         name, _, published = tag.partition("_published")
         number = name.partition("_")[2]
         flags = (f" --experiment {number}" if number else "") + (" --published" if tag.endswith("_published") else "")
-        raise PipelineError(
-            f"there is no generator of version {tag} in {run} and none is bundled; make it with "
-            f"python run_stylegan_finetune.py --version {name.partition('_')[0]}{flags}"
-        ) from None
+        cures = [f"name its file as generator_{tag} in [weights] of a profile of your own"]
+        # Without an oracle stage 5 alone trains.
+        if profile.get("weights.attribute_net", None) is not None or tag == "v9":
+            cures.insert(0, f"make it with python run_stylegan_finetune.py --version {name.partition('_')[0]}{flags}")
+        if profile.get(f"weights.generator_{tag}", None) is not None:
+            cures.append(str(error))
+        raise PipelineError(f"there is no generator of version {tag} in {run}: {', or '.join(cures)}") from None
 
 
 def _start(profile: Profile, run: Run, version: Version, notes: list[str]) -> dict[str, Path]:

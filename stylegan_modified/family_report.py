@@ -64,7 +64,7 @@ def _row(name: str, tag: str, result: dict[str, Any], log: pd.DataFrame) -> dict
     first, last = (_watched(log, end) for end in (0, -1))
     return {
         "version": f"[{tag.replace('_published', ', published')}](finetune_{tag}.md)",
-        "start": VERSIONS[name].start,
+        "start": result.get("start", VERSIONS[name].start).replace("_published", ", published"),
         "steps": int(log["step"].max()),
         "r while training": f"{first} to {last}",
         "r CNN": corr["corr"],

@@ -22,7 +22,7 @@ from stylegan.sampling import to_uint8
 from stylegan_modified.carry import branch_share
 from stylegan_modified.faces import Faces
 from stylegan_modified.sampler import Sampler
-from stylegan_modified.spread import identity_distance, kernel_distance, recall
+from stylegan_modified.spread import IDENTITY, identity_distance, kernel_distance, recall
 from stylegan_modified.trainer import auroc
 
 DIVERSITY_IMAGES = 512
@@ -158,12 +158,17 @@ class Monitor:
         return torch.as_tensor(seen).float().flatten(1)
 
     def identity_change(self, generator: Generator) -> float:
-        """Mean distance of persons at equal latents and zero labels from the previous rung; 0 same, about 1 another."""
+        """Mean distance of persons at equal latents and zero labels from the previous rung; 0 same, about 1 another.
+
+        NaN where the judge does not read what makes a person, as the filter CNNs do not.
+        """
         if self.origin is None:
             return float("nan")
         z = latents_of(self.seeds[:IDENTITY_FACES], generator.z_dim)
         if self._before is None:
             self._before, _ = self.judge.read(Sampler(self.origin, None, self.batch, self.device).images(z))
+        if not set(IDENTITY) <= set(self._before):
+            return float("nan")
         after, _ = self.judge.read(Sampler(generator, self.psi, self.batch, self.device).images(z))
         return float(identity_distance(self._before, after, self._before.std()).mean())
 

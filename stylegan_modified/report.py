@@ -101,11 +101,11 @@ def write_report(
     watched = log[log["concept_share"].notna()]
     columns = ["step", "concept_share", "concept_low", "concept_high", "diversity", "kid", "recall", "identity_change"]
     columns = [name for name in (*columns, "branch_share", "monitor_auroc") if name in watched]
-    report.table(
-        watched[columns],
-        caption="on fixed latents of their own; running average of the generator. "
-        "identity_change: distance of persons from the base at equal latents, 1 is another person",
-    )
+    columns = [name for name in columns if watched[name].notna().any()]
+    caption = "on fixed latents of their own; running average of the generator"
+    if "identity_change" in columns:
+        caption += ". identity_change: distance of persons from the base at equal latents, 1 is another person"
+    report.table(watched[columns], caption=caption)
     report.write(path)
 
 

@@ -50,7 +50,17 @@ SAMPLES = DataFrameSchema({"img_no": Column(int), "seed": Column(int), "concept"
 
 
 # Settings that change what is measured and how long one trains, not the training: a saved state goes on with others.
-FREE = {"steps", "samples", "cases", "minutes", "accumulate"}
+FREE = {
+    "steps",
+    "samples",
+    "cases",
+    "minutes",
+    "accumulate",
+    "sample_batch",
+    "log_every",
+    "monitor_every",
+    "save_every",
+}
 # The code that the training depends on.
 TRAINING_CODE = (
     *(f"stylegan.{name}" for name in ("discriminator", "generator", "layers", "mapping")),

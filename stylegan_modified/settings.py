@@ -32,7 +32,7 @@ class Rates:
     obey: float = 0.0
     """Weight of the squared error between the label and what the property CNN reads, eyes, mouth and pose."""
     label: float = 2e-2
-    """Rate of the label matrix: it starts near zero and has to grow to the size of z within some hundred steps."""
+    """Rate of the label matrix, which is stored at its effective size."""
     momentum: float = 0.0
     """First beta of Adam for the generator: 0 against a discriminator, more where a fixed scorer leads."""
     encoder: float = 1e-4
@@ -57,7 +57,7 @@ class Finetuning:
     discriminator_up_to: int | None = None
     """Train the discriminator's blocks up to this resolution instead of those in the table of versions."""
     samples: int = 2000
-    """Faces measured before and after."""
+    """Faces measured before and after; at least a batch."""
     cases: int = 10
     """Latents that are tried with every label of the published grids."""
     minutes: float = 0.0
@@ -103,7 +103,8 @@ def settings_of(profile: Profile, *sections: str) -> dict[str, Any]:
         profile.refuse_unknown(section, given, set(kinds))
         for name in given:
             result[name] = profile.read(f"{section}.{name}", kinds[name], **LIMITS.get(name, {"low": 0}))
-    result["watched"] = max(result["watched"], result["batch"])
+    for name in ("watched", "samples"):  # faces are compared in whole batches
+        result[name] = max(result[name], result["batch"])
     if result["discriminator_up_to"] is None:
         del result["discriminator_up_to"]
     return result

@@ -164,11 +164,11 @@ def test_a_state_of_earlier_code_is_gone_on_with_and_told(tmp_path):
 def test_what_a_state_depends_on_knows_code_and_inputs_but_not_what_is_measured(tmp_path):
     (tmp_path / "faces").mkdir()
     trainer = world.trainer()
-    call = SimpleNamespace(settings={"batch": 4, "samples": 9, "accumulate": 2}, seed=3,
+    call = SimpleNamespace(settings={"batch": 4, "samples": 9, "accumulate": 2, "save_every": 3}, seed=3,
                            stamp={"inputs": {"faces": tmp_path / "faces"}})  # fmt: skip
     told = fingerprint_of(call, trainer)
     assert told["code"] == code_version(*TRAINING_CODE) and told["seed"] == 3 and len(told["faces"]) == 64
-    assert "batch" in told and not {"samples", "accumulate"} & set(told)
+    assert "batch" in told and not {"samples", "accumulate", "save_every"} & set(told)
 
 
 def test_published_forms_have_one_rate_for_both_nets_and_mended_ones_their_own():
@@ -212,7 +212,11 @@ def test_log_has_a_row_per_interval_and_monitors_at_their_steps(tmp_path):
     _, log = rung(tmp_path, 8, said=said)
     assert log["step"].tolist() == [0, 2, 4, 6, 8]
     assert log.loc[log["concept_share"].notna(), "step"].tolist() == [0, 4, 8]
-    assert (log["concept_low"] <= log["concept_share"]).dropna().size and log["branch_share"].max() < 1
+    seen = log.dropna(subset=["concept_share"])
+    assert (seen["concept_low"] <= seen["concept_share"]).all() and (
+        seen["concept_share"] <= seen["concept_high"]
+    ).all()
+    assert log["branch_share"].max() < 1
     rows = log[log["step"] > 0]
     assert rows["d_train_count"].between(1, 4).all() and rows["g_train_count"].between(1, 4).all()
     assert not any("WARNING" in line for line in said)
@@ -228,6 +232,12 @@ def test_a_dead_branch_is_called_out(tmp_path):
     files = Files(tmp_path / "state.pth", tmp_path / "log.csv", tmp_path / "strips", tmp_path / "events")
     train_rung(trainer, 1, monitor, files, Rhythm(1, 1, 1), {}, said.append)
     assert any("WARNING" in line and "branch" in line for line in said)
+
+
+def test_a_judge_that_reads_no_persons_tells_no_identity():
+    trainer = world.trainer()
+    monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(4), 4, "cpu", origin=trainer.generator)
+    assert np.isnan(monitor.identity_change(trainer.average))
 
 
 def test_rows_of_the_log_must_meet_monitors_and_states():

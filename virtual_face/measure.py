@@ -178,7 +178,7 @@ def measure(options: MeasureOptions) -> None:
     report.heading("Pictures")
     report.figure(figures / "generated_psi_1.0.jpg", "generated, psi 1.0, seeds 0-63")
     report.figure(figures / "generated_psi_0.7.jpg", "generated, psi 0.7, seeds 0-63")
-    if (figures / "nearest.jpg").exists():
+    if Path(options.training).exists():  # else the picture there is of an earlier generator
         report.figure(figures / "nearest.jpg", "generated (top), nearest training render on 32x32 pixels (bottom)")
     report.write(out)
     write_json(out.with_suffix(".json"), figures_of)

@@ -6,6 +6,7 @@ python -m virtual_face.train_oracle --data work/heldout --out weights/demo/attri
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.artefacts import atomic, save_weights
+from pipeline.artefacts import atomic, provenance_of, save_weights
 from pipeline.command import main
 from virtual_face.oracle import SHARES, AttributeNet, load_oracle
 from virtual_face.population import ATTRIBUTES
@@ -94,9 +95,15 @@ def train(options: OracleOptions) -> None:
         optimiser.load_state_dict(state["optimiser"])
         spent, step = state["spent"], state["step"]
         generator.set_state(state["generator"])
+
+    def write() -> None:
+        told = {"steps": step, "minutes": round(spent, 1), "pictures": len(images)}
+        save_weights(options.out, average.module.state_dict(), half=True, **told)
+
     last, losses = time.time(), []
     while spent < options.minutes:
-        rate = 2e-3 * min(1, step / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1, spent / options.minutes))))
+        decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, spent / options.minutes)))
+        rate = 2e-3 * min(1, step / 100) * decay
         for group in optimiser.param_groups:
             group["lr"] = rate
         pick = torch.randint(len(images), (options.batch,), generator=generator)
@@ -127,14 +134,11 @@ def train(options: OracleOptions) -> None:
                     },
                     temporary,
                 )
-            save_weights(
-                options.out,
-                average.module.state_dict(),
-                half=True,
-                steps=step,
-                minutes=round(spent, 1),
-                pictures=len(images),
-            )
+            write()
+    # Stopped between the checkpoint and the weights, or asked for another file, the training is over all the same.
+    if int(provenance_of(options.out).get("steps", 0)) < step:
+        write()
+    print(f"{options.out}: {step} steps in {spent:.1f} of {options.minutes:g} minutes", flush=True)
 
 
 def evaluate(options: OracleOptions) -> None:
