@@ -22,7 +22,8 @@ sheet: setup ## 64 procedural faces with their masks, drawn to runs/sheet.png an
 	$(PY) -m virtual_face.render --seeds 0-63 --out runs/sheet.png --masks runs/sheet_masks.png
 
 # The networks of weights/demo, in the order in which they need each other. Stopped and started again, trainings go on
-# where they were; train_discriminator from the weights in the file, for its whole time once more.
+# where they were; train_discriminator from the weights in the file, for its whole time once more; train_bundled with
+# the network that it was stopped in, and those that were done are trained anew.
 weights: setup ## train the bundled weights anew from nothing (hours)
 	$(PY) -m virtual_face.train_generator --start work/generator_init.pth
 	$(PY) -m virtual_face.dataset --generator work/generator_init.pth --out work/renders --count 20480 --shard 256

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.command import StageOptions, Summary, main
 from pipeline.errors import PipelineError
+from pipeline.images import SUFFIXES
 from pipeline.profile import Profile
 from pipeline.run import Run
 from vectorfind.models import locate, open_bench, open_identity
@@ -75,7 +76,10 @@ def run(options: ApplyOptions) -> None:
     from vectorfind.editor import load_editor
     from vectorfind.groups import Grouping
 
+    summary = Summary("strip")
     weights = np.array([getattr(options, name) for name in EDITED], np.float32)
+    if options.out and Path(options.out).suffix.lower() not in SUFFIXES:
+        raise PipelineError(f"--out {options.out}: an image file ends in {', '.join(SUFFIXES)}")
     if options.frames < 2:
         raise PipelineError(f"--frames {options.frames}: a strip needs at least 2, the face as it is and as wished")
     if np.abs(weights).max() > FURTHEST or not np.isfinite(weights).all():
@@ -102,9 +106,8 @@ def run(options: ApplyOptions) -> None:
     out = Path(options.out) if options.out else run_folder.path("vectorfind", "strips", _name(options, setting))
     labels = [" ".join(f"{value:+.1f}" for value in row) for row in amounts]
     save_sheet(out, np.concatenate([to_uint8(part) for part in images]), columns=options.frames, labels=labels)
-    summary = Summary(
-        f"strip of {f'row {options.row} of {options.z}' if options.z else f'seed {options.seed}'}, group {group}"
-    )
+    face = f"row {options.row} of {options.z}" if options.z else f"seed {options.seed}"
+    summary.title = f"strip of {face}, group {group}"
     summary.wrote(out, f"{options.frames} pictures")
     moved = (scores[-1] - scores[0])[[PROPERTIES.index(name) for name in EDITED]] / directions.score_sds
     for name, wish, change in zip(EDITED, weights, moved, strict=True):

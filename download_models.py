@@ -155,7 +155,8 @@ def _check_disk(wanted: list[Published]) -> None:
         return
     parents = absent[0].path.parents
     free = shutil.disk_usage(next(folder for folder in parents if folder.exists())).free
-    needed = sum(file.mb for file in absent) * 1e6
+    parts = {part for file in absent for part in working_folder(file).rglob("*") if part.is_file()}
+    needed = max(0.0, sum(file.mb for file in absent) * 1e6 - sum(part.stat().st_size for part in parts))
     if free < needed:
         raise PipelineError(
             f"{shown(absent[0].path.parent)}: {_size(needed / 1e6)} are to be fetched, {_size(free / 1e6)} are free"

@@ -22,6 +22,7 @@ from pipeline.artefacts import (
     is_fresh,
     provenance_of,
     read_json,
+    refuse_stranger,
     remove_leftovers,
     stamp_path,
     write_json,
@@ -158,15 +159,16 @@ def plan(options: Options) -> Plan:
     here = source_of(model) == "trained"
     if options.evaluate:
         if not source_of(model):
-            raise PipelineError(
-                f"{model} is missing; run run_property_cnn.py --run {run} first, with or without --train"
-            )
+            lacks = "has no record of this stage beside it" if model.exists() else "is missing"
+            raise PipelineError(f"{model} {lacks}; run run_property_cnn.py --run {run} first, with or without --train")
     elif not options.train and here and not options.force:
         bundled = profile.get("weights.property_cnn", None)
         instead = "--force goes back to the bundled one" if bundled else "--train --force trains anew"
         work.notes.append(f"the property CNN that was trained in this run is kept; {instead}")
     elif not options.train and profile.get("weights.property_cnn", None):
         work.bundled = profile.weight("property_cnn")
+        if not options.force:
+            refuse_stranger(model, work.bundled, "property_cnn under [weights]")
         inputs = {"bundled": work.bundled}
         work.model_stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": inputs, "code": ""}
     else:

@@ -102,7 +102,7 @@ def time_pool(bench: Bench, published: Bench, options: Options) -> None:
     whole = [-(-size // SHARD) * SHARD for size in options.sizes]  # a pool holds whole shards
     for size, spent in zip(whole, seconds, strict=True):
         print(f"pool of {size}: {spent:.1f} s, {1e3 * spent / size:.1f} ms per sample, {slow * size / spent:.1f} x")
-    print(f"exponent: {exponent(options.sizes, seconds):.2f}")
+    print(f"exponent: {exponent(whole, seconds):.2f}")
 
 
 def time_directions(bench: Bench, published: Bench, options: Options) -> None:
@@ -219,7 +219,7 @@ def published_scores(bench: Bench, codes: np.ndarray, position: str) -> np.ndarr
 
 def exponent(sizes, seconds) -> float:
     """Slope of log seconds on log size; NaN for a single size."""
-    if len(sizes) < 2:
+    if len(set(sizes)) < 2:
         return float("nan")
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 

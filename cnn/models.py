@@ -26,6 +26,7 @@ from pipeline.artefacts import (
     is_fresh,
     provenance_of,
     read_json,
+    refuse_stranger,
     stamp_path,
     write_json,
     write_stamp,
@@ -86,7 +87,6 @@ class ModelPlan:
     path: Path
     stamp: dict[str, Any]  # options, seed, inputs, code: what it is made of
     fresh: bool
-    reason: str
     bundled: Path | None  # copy this file; None: train
 
 
@@ -97,8 +97,10 @@ def plan_bundled(run: Run, folder: Path, force: bool = False) -> list[ModelPlan]
         for fold in range(FOLDS):
             source, path = bundled_path(folder, name, fold), model_path(run, name, fold)
             stamp = {"options": {"source": "bundled"}, "seed": None, "inputs": {"bundled": source}, "code": ""}
-            fresh, reason = is_fresh(path, **stamp)
-            plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, reason, source))
+            fresh, _ = is_fresh(path, **stamp)
+            if not force:
+                refuse_stranger(path, source, "[cnn] bundled (a folder)")
+            plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, source))
     return plans
 
 
@@ -121,8 +123,8 @@ def plan_training(
         for fold in range(FOLDS):
             stamp = {"options": options, "seed": seed, "inputs": {"labels": settings.labels}, "code": code}
             path = model_path(run, name, fold)
-            fresh, reason = is_fresh(path, **stamp)
-            plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, reason, None))
+            fresh, _ = is_fresh(path, **stamp)
+            plans.append(ModelPlan(name, fold, path, stamp, fresh and not force, None))
     return plans
 
 
@@ -155,6 +157,12 @@ def train_models(
     from cnn.training import FoldData, crop_pixels, train_fold
     from pipeline.artefacts import save_weights
 
+    dealt = {}
+    for name in dict.fromkeys(plan.property_name for plan in plans):
+        # A class that is too rare is told before the first training, not after fifteen of them.
+        folds = deal_folds(labels, name, settings.fold_seed, path=settings.labels)
+        dealt[name] = folds.reindex(labelled["img_no"]).to_numpy()
+        _check_classes(name, labelled[name].to_numpy(), dealt[name])
     pixels = read_pictures(
         [run.path(path) for path in labelled["img_path"]], settings.architectures["gender"].resolution
     )
@@ -163,14 +171,8 @@ def train_models(
             stale = [plan for plan in plans if plan.property_name == name]
             if not stale:
                 continue
-            folds = (
-                deal_folds(labels, name, settings.fold_seed, path=settings.labels)
-                .reindex(labelled["img_no"])
-                .to_numpy()
-            )
             architecture = settings.architectures[name]
-            data = FoldData(crop_pixels(pixels, architecture), labelled[name].to_numpy(), folds)
-            _check_classes(name, data.labels, folds)
+            data = FoldData(crop_pixels(pixels, architecture), labelled[name].to_numpy(), dealt[name])
             for plan in stale:
                 trained = train_fold(
                     name,

@@ -40,7 +40,7 @@ FILTER_NAMES = tuple(FILTERS)
 # What a value of a training section may be, as arguments of `Profile.read`.
 TRAINING_LIMITS: dict[str, dict[str, float]] = {
     "epochs": {"low": 1},
-    "patience": {"low": 0},
+    "patience": {"low": 1},
     "batch": {"low": 1},
     "learning_rate": {"above": 0},
     "weight_decay": {"low": 0},

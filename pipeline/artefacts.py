@@ -1,7 +1,16 @@
 """One door to everything that reads and writes artefacts: whole files, images, weights and their stamps."""
 
 from pipeline.images import read_arrays, read_image, read_mask, save_arrays, save_image
-from pipeline.stamps import check_whole, code_version, digest, is_fresh, provenance_of, stamp_path, write_stamp
+from pipeline.stamps import (
+    check_whole,
+    code_version,
+    digest,
+    is_fresh,
+    provenance_of,
+    refuse_stranger,
+    stamp_path,
+    write_stamp,
+)
 from pipeline.weights import load_into, read_weights, save_weights
 from pipeline.whole import atomic, read_json, remove_leftovers, write_json
 
@@ -18,6 +27,7 @@ __all__ = [
     "read_json",
     "read_mask",
     "read_weights",
+    "refuse_stranger",
     "remove_leftovers",
     "save_arrays",
     "save_image",

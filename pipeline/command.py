@@ -50,8 +50,8 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
     """Parse the command line into `options_class`, call `function` with it, and end the process honestly.
 
     A PipelineError becomes one message on stderr and exit code 2, and so does what the file system refuses (no room, no
-    right, a file in a folder's place); an interrupt exit code 130. A negative `seed` is refused here, for all commands
-    that have one.
+    right, a file in a folder's place) and a GPU without enough memory; an interrupt exit code 130. A negative `seed` is
+    refused here, for all commands that have one.
     """
     import tyro
 
@@ -74,6 +74,15 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
             raise
         where, cure = error.filename2 or error.filename, _CURES.get(error.errno, "")
         print(f"error: {f'{where}: ' if where else ''}{os.strerror(error.errno)}{cure}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # by name, as this module does without torch
+            raise
+        print(
+            f"error: {str(error).splitlines()[0]}\n"
+            "  cure: a smaller batch (--batch, or in the profile), nothing else on the GPU, or --device cpu",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         without = " without --force" if getattr(options, "force", False) else ""

@@ -75,7 +75,7 @@ def head_pose_source(profile: Profile) -> str:
     name = profile.get("property_score.head_pose", "none")
     if name == "none":
         return ""
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         raise PipelineError(
             f"profile {profile.path}: [property_score] head_pose = '{name}'; use {', '.join(SOURCES)} or none"
         )

@@ -34,8 +34,9 @@ from virtual_face.shards import read_shards
 
 TEXTS = {
     "truth": "Pearson's r of each score with the attribute that the renderer drew. `v1` and `v2 published` are the "
-    "algorithms as published, with their fixed values for what is missing; `geometric` is v2 without them and with the "
-    "hairstyle from the direction of strands. The networks were trained on generated faces of the persona alone.",
+    "algorithms as published, with their fixed values for what is missing (v1 has none for hair and nose); `geometric` "
+    "is v2 without them and with the hairstyle from the direction of strands. The networks were trained on generated "
+    "faces of the persona alone.",
     "persona": "The same on those renders that show the persona (young woman, good quality, no glasses), which is what "
     "the later stages work on. Attributes vary less here, so the same error costs more r.",
     "pose": "Correlation of `pose` with each true angle, and the standardised effect of each angle with the two others "
@@ -222,7 +223,8 @@ def write_report(options: ReportOptions, profile: Profile, panel: Panel, evidenc
     told = "left empty (drop)" if policy == "drop" else "set to the median (impute)"
     report.text(
         f"Share of faces in percent whose score could not be measured. By the profile such a value is {told} in the "
-        "tables of stage 4, and the column `reason` says why. The published forms put a fixed value there."
+        "tables of stage 4, and the column `reason` says why. The published forms put a fixed value "
+        "there; only where the published v1 stopped with an error (no hair, or no nose to measure) it stays empty."
     )
     table("missing", tables.missing_table(populations), digits=2)
     reasons = tables.reason_table(populations)

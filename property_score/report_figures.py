@@ -22,7 +22,7 @@ DOTS = {"s": 5, "alpha": 0.35, "linewidths": 0}
 UNITS = {
     "eyes": "pixels of the crop",
     "hair_color": "brightness, 0-255",
-    "hair_length": "rows of the crop",
+    "hair_length": "rows, + half the hair in the last",
     "mouth": "open share of the mouth",
     "pose": "slope of the eye line",
     "background_mean": "brightness, 0-255",

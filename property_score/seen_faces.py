@@ -62,7 +62,8 @@ class SeenFaces:
 
     split: img_no and part ("train", "val", "test") of those that a training in this run dealt out, None where it has
     none of them; out_of_fold: img_no and the scores of those by networks that did not see them, or None; elsewhere:
-    numbers that a model from elsewhere was trained on, as far as seeds tell.
+    numbers of faces that the model was trained on in another run, or in this one under another number, as far as seeds
+    tell.
     """
 
     split: pd.DataFrame | None
@@ -81,9 +82,13 @@ class SeenFaces:
             there = split[split["img_no"].isin(numbers)]
             now = np.array(picture_digests(run, there["img_no"]), dtype=object)
             split = there[there["picture"].to_numpy() == now]
+        # Under another number, or drawn anew, a face is known by its seed, if the generator is known to be the same.
+        here = Origin.of_stamp(run.path(*FOLDER)).generator
+        same = here is not None and here in (record.get("generators") or {}).values()
+        moved = np.setdiff1d(_elsewhere(record, run), split["img_no"]) if same else np.empty(0, int)
         if split.empty:
-            return cls(None, None, np.empty(0, int))
-        return cls(split, scores[scores["img_no"].isin(split["img_no"])], np.empty(0, int))
+            return cls(None, None, moved)
+        return cls(split, scores[scores["img_no"].isin(split["img_no"])], moved)
 
     def mark(self, scores: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         """The scores (img_no and columns) with column `source`, out-of-fold scores in place of the model's own."""

@@ -83,6 +83,9 @@ def train(options: BundledOptions) -> None:
     # Asked for now, so that a missing property CNN is told before the training and not after it.
     given = normalisation_of(profile) if options.network == "second_grader" else None
     faces = persona_faces(profile, file, options.count, device)
+    generators = {name: digest(profile.weight(name)) for name in named_generators(profile)}
+    if options.network == "hairstyle":
+        check_same_faces(out, faces.drawn, generators)
     raw = measured(scorer, faces.images)
     normalisation = Normalisation.fit(raw, PROPERTIES)
     labels = normalisation.apply(raw)[list(PROPERTIES)].to_numpy(np.float32)
@@ -103,7 +106,7 @@ def train(options: BundledOptions) -> None:
         device=device,
     )
     if options.network == "hairstyle":
-        put_in(out, trained, faces.drawn, asdict(settings))
+        put_in(out, trained, asdict(settings))
         remove_checkpoint(checkpoint)
         summary.wrote(shown(out), f"hairstyle towers, {len(trained.log)} epochs")
         summary.note(f"hairstyle: r {trained.test_figures.set_index('property').loc['hairstyle', 'r']:.3f}")
@@ -120,7 +123,7 @@ def train(options: BundledOptions) -> None:
         half=True,
         faces=len(faces.images),
         trained_on=faces.drawn,
-        generators={name: digest(profile.weight(name)) for name in named_generators(profile)},
+        generators=generators,
         seed=options.seed,
         width=width,
         resolution=profile.resolution,
@@ -138,14 +141,28 @@ def train(options: BundledOptions) -> None:
     summary.print()
 
 
-def put_in(path: Path, trained: TrainedPropertyCNN, drawn: str, training: dict) -> None:
-    """Put hairstyle towers into the property CNN of a file; PipelineError unless both saw the same faces."""
-    known = provenance_of(path)
+def check_same_faces(path: Path, drawn: str, generators: dict[str, str]) -> None:
+    """PipelineError unless the property CNN of a file was trained on these seeds of generators with these digests."""
+    known = provenance_of(path) if path.is_file() else {}
+    if "trained_on" not in known:
+        raise PipelineError(
+            f"{path}, or the record beside it, is missing; train the property CNN first (--network property_cnn)"
+        )
     if known["trained_on"] != drawn:
         raise PipelineError(
-            f"{path} was trained on the seeds {known['trained_on']}, its hairstyle towers on {drawn}; give --count as "
-            "it was given for the property CNN"
+            f"{path} was trained on the seeds {known['trained_on']}, its hairstyle towers would be on {drawn}; give "
+            "--count as it was given for the property CNN"
         )
+    if known.get("generators") != generators:
+        raise PipelineError(
+            f"{path} was trained on faces of other generator files than the profile names now; train the property CNN "
+            "again (--network property_cnn)"
+        )
+
+
+def put_in(path: Path, trained: TrainedPropertyCNN, training: dict) -> None:
+    """Put hairstyle towers into the property CNN of a file."""
+    known = provenance_of(path)
     whole = load_property_cnn(path)
     whole.hairstyle_score_cnn.load_state_dict(trained.network.state_dict())
     row = trained.test_figures.set_index("property").loc["hairstyle"]

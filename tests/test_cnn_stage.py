@@ -382,6 +382,19 @@ def test_retries_are_bounded_and_the_best_attempt_counts(monkeypatch):
     assert (done.log["attempts"], done.log["chosen_attempt"], done.log["success"]) == (3, 1, False)
 
 
+def test_a_class_too_rare_in_any_property_is_told_before_the_first_training(world, tmp_path):
+    run, profile, table = world
+    labels = pd.read_csv(table)
+    labels["glass"] = (np.arange(len(labels)) < 3).astype(int)
+    rare = tmp_path / "rare.csv"
+    labels.to_csv(rare, index=False)
+    shutil.copy(f"{table}.json", f"{rare}.json")
+    before = tables(run)
+    with pytest.raises(PipelineError, match="glass = 1"):
+        run_cnn.run(options(run, profile, train=True, labels=str(rare)))
+    assert tables(run) == before
+
+
 def test_the_rarer_class_weighs_more_and_the_mean_weight_is_one():
     from cnn.training import class_weights
 

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from cnn.settings import FILTER_NAMES, FOLDS
 from pipeline.artefacts import digest, read_json, stamp_path
 from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile
-from pipeline.published import Offline, Unavailable, published_files
+from pipeline.published import Offline, Unavailable, published_files, working_folder
 from stylegan.checkpoint import load_generator
 
 GENERATOR, DISCRIMINATOR = "StyleGAN generator, 16x16", "StyleGAN discriminator, 16x16"
@@ -96,6 +98,18 @@ def test_files_are_fetched_checked_recorded_and_not_fetched_again(world, capsys)
     assert "2 of 2 files are there and right" in capsys.readouterr().out
     assert world.download() and len(world.asked) == 1
     assert capsys.readouterr().out.count("  checked  ") == 2
+
+
+def test_what_is_fetched_already_needs_no_room(world, monkeypatch):
+    files = [file for file in published_files(Profile.load(world.profile())) if file.source.repo and not file.optional]
+    half = working_folder(files[0]) / "ckpts" / "g.pth.incomplete"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"0" * int(files[0].mb * 0.9e6))
+    for free, fits in ((0.2, True), (0.05, False)):
+        room = SimpleNamespace(free=int(free * files[0].mb * 1e6))
+        monkeypatch.setattr(download_models.shutil, "disk_usage", lambda _, room=room: room)
+        with nullcontext() if fits else pytest.raises(PipelineError, match="free some space"):
+            download_models._check_disk(files)
 
 
 def test_optional_files_are_fetched_with_all_and_checked_where_they_are(world):

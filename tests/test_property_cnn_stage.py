@@ -14,14 +14,16 @@ import pandas as pd
 import pytest
 
 import run_property_cnn
-from pipeline.artefacts import read_image, read_json, save_arrays, save_image, write_json
+from pipeline.artefacts import read_arrays, read_image, read_json, save_arrays, save_image, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
+from pipeline.run import Run
 from pipeline.seeds import parse_seeds
 from property_score.graders import shared_faces
 from property_score.measure import PROPERTIES
 from property_score.normalisation import Normalisation
 from property_score.property_cnn import CNNScorer
+from property_score.seen_faces import SeenFaces
 from segmentation.parser import to_tensor
 from tests.test_property_cnn_network import toy_scores
 
@@ -231,6 +233,49 @@ def test_a_model_trained_here_needs_no_bundled_one(world, tmp_path):
         run_property_cnn.run(options(run, other, evaluate=evaluate))
     with pytest.raises(PipelineError, match=r"gone\.pth"):
         run_property_cnn.run(options(run, other, force=True))
+
+
+def test_a_model_that_was_put_there_by_hand_is_not_written_over(world, tmp_path):
+    run, profile = world
+    model = run / "property_score" / "models" / "merged_property_cnn.pth"
+    bundled = tmp_path / "property_cnn.pth"
+    shutil.copy(model, bundled)
+    other = tmp_path / "bundled.toml"
+    other.write_text(f'resolution = 32\n[weights]\nproperty_cnn = "{bundled.as_posix()}"\n')
+    run_property_cnn.run(options(run, other, force=True))
+    mine = b"a model of my own"
+    model.write_bytes(mine)
+    with pytest.raises(PipelineError, match=r"changed, by hand .* property_cnn under \[weights\]"):
+        run_property_cnn.run(options(run, other))
+    Path(f"{model}.json").unlink()
+    with pytest.raises(PipelineError, match=r"put there, or changed, by hand"):
+        run_property_cnn.run(options(run, other))
+    with pytest.raises(PipelineError, match="has no record of this stage beside it"):
+        run_property_cnn.run(options(run, other, evaluate=True))
+    assert model.read_bytes() == mine
+    shutil.copy(bundled, model)  # as a copy that was stopped before its stamp
+    run_property_cnn.run(options(run, other))
+    assert "bundled" in Summary.printed[-1].written[0][1]
+
+
+def test_faces_of_the_training_that_come_back_under_other_numbers_are_known(world):
+    run, _ = world
+    model = run / "property_score" / "models" / "merged_property_cnn.pth"
+    record = read_json(f"{model}.json")
+    trained = parse_seeds(record["provenance"]["trained_on"])
+    record["provenance"]["generators"] = {"generator": "a" * 64}
+    write_json(f"{model}.json", record)
+    arrays = read_arrays(run / "stylegan" / "latents.npz", ("img_no", "seed"))
+    back = np.isin(arrays["seed"] + 4, trained) & (arrays["img_no"] % 2 == 0)
+    save_arrays(run / "stylegan" / "latents.npz", **(arrays | {"seed": arrays["seed"] + 4}))
+    filtered = run / "stylegan" / "synthesize_results_filtered"
+    numbers = np.array(sorted(int(path.stem) for path in filtered.glob("*.jpg")))
+    for number in numbers:  # other pictures under these numbers
+        save_image(filtered / f"{number:06d}.jpg", np.full((32, 32, 3), number, np.uint8))
+    assert not len(SeenFaces.of_model(model, Run(run), numbers).elsewhere)  # of whatever generator these are
+    write_json(run / "stylegan" / "synthesize_results.json", {"origin": {"generator": "a" * 64}, "output": {}})
+    seen = SeenFaces.of_model(model, Run(run), numbers)
+    assert seen.split is None and set(arrays["img_no"][back]) <= set(seen.elsewhere) and back.any()
 
 
 def test_a_bundled_model_is_copied_and_compared_on_all_filtered_faces(world, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artefacts import read_json, stamp_path
+from pipeline.artefacts import read_json, save_weights, stamp_path
+from pipeline.errors import PipelineError
 from property_score import train_bundled
 from property_score.measure import PROPERTIES
 from property_score.property_cnn import load_property_cnn
@@ -55,6 +56,23 @@ def test_a_stopped_training_goes_on_and_leaves_no_checkpoint(options, tmp_path, 
     assert len(epochs) == 3 and sorted(set(epochs)) == epochs
     again = load_property_cnn(options.out).state_dict()
     assert all((again[name] == value).all() for name, value in whole.items())
+
+
+def test_hairstyle_towers_without_their_property_cnn_are_refused_before_the_training(options, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("trained")
+
+    options.network = "hairstyle"
+    monkeypatch.setattr(train_bundled, "train_property_cnn", never)
+    with pytest.raises(PipelineError, match="train the property CNN first"):
+        train(options)
+    for known, word in (
+        ({"trained_on": "1-9"}, "give --count as"),
+        ({"trained_on": "7-86", "generators": {"generator": "0" * 64}}, "other generator files"),
+    ):
+        save_weights(options.out, {}, **known)
+        with pytest.raises(PipelineError, match=word):
+            train(options)
 
 
 def test_hairstyle_towers_join_the_property_cnn_of_the_same_faces(options):

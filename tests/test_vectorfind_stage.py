@@ -258,6 +258,12 @@ def test_without_a_fine_tuned_generator_the_base_one_serves_with_a_note(tmp_path
     assert settled.models.generator == own and not settled.models.notes
 
 
+def test_apply_direction_refuses_a_strip_that_is_no_picture_before_it_draws(tmp_path, tiny_profile):
+    options = apply_direction.ApplyOptions(profile=str(tiny_profile), run=str(tmp_path), eyes=1, out="strip.gif")
+    with pytest.raises(PipelineError, match=r"--out strip\.gif: an image file ends in \.jpg"):
+        apply_direction.run(options)
+
+
 def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, capsys):
     stage()
     paths = {name: str(path) for name, path in stage.weights.items()}
