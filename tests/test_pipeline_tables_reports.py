@@ -211,6 +211,20 @@ def test_a_command_ends_with_a_clear_line_and_exit_code(root, error, code):
         assert "a/b.csv: No space left on device; free some space and run the same command again" in done.stderr
 
 
+def test_a_gpu_without_enough_memory_is_told_with_a_cure(monkeypatch, capsys):
+    import torch
+
+    def run(options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore words")
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit, match="2"):
+        main(StageOptions, run)
+    assert capsys.readouterr().err.startswith(
+        "error: CUDA out of memory. Tried to allocate 20.00 GiB.\n  cure: a smaller"
+    )
+
+
 def test_a_negative_seed_is_refused_before_anything_runs(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["stage", "--seed", "-1"])
     with pytest.raises(SystemExit) as ended:
