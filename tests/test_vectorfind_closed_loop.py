@@ -149,6 +149,18 @@ def test_where_a_score_ends_the_model_keeps_the_slope_that_leads_out():
     assert cosines.min() > 0.5 and (model.tell(closed)[:, mouth] < model.floors[mouth] + 0.1).mean() > 0.95
 
 
+def test_the_model_learns_readings_as_well_wherever_their_zero_lies():
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((1500, 8)).astype(np.float32)
+    readings = np.tanh(codes @ rng.standard_normal((8, 12)).astype(np.float32))
+    far = readings + np.where(np.arange(12) < len(PROPERTIES), 0, 16).astype(np.float32)
+    sds = readings.std(0)
+    near_model, far_model = ScoreModel.fit(codes, readings, sds), ScoreModel.fit(codes, far, sds)
+    np.testing.assert_allclose(far_model.held_r, near_model.held_r, atol=0.01)
+    shift = far_model.tell(codes) - near_model.tell(codes)
+    np.testing.assert_allclose(shift[:, len(PROPERTIES) :] * sds[len(PROPERTIES) :], 16, atol=0.3)
+
+
 def test_no_more_is_asked_of_a_score_than_its_end(curved):
     loop = model_loop_in(curved)
     codes = curved.encode(curved.latents(range(2000, 2006)), "w")

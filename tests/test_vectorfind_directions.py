@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from vectorfind_world import gradients, make_bench
 
 from pipeline.artefacts import read_json
@@ -143,6 +144,29 @@ def test_a_vector_of_the_wrong_sign_is_turned_and_a_useless_one_is_not_stretched
     assert found.flipped[0, 0] and found.units[0, 0] @ truth > 0
     spread = (pool.codes("w")[:] @ dead).std()
     assert found.capped[1, 0] and found.steps[1, 0] <= LONGEST_STEP * spread * 1.05
+
+
+def test_a_probe_of_which_one_side_is_not_measured_tells_nothing(world):
+    bench, pool = world
+    eyes = PROPERTIES.index("eyes")
+    truth = gradients(bench)[:, eyes]
+    unit = (truth / np.linalg.norm(truth)).astype(np.float32)[None, None]
+    measured = bench.measure(pool.codes("w")[:], "w")[:, eyes]
+    scorer, limit = bench.scorer, float(np.quantile(measured, 0.95))
+
+    class Blind:
+        def score_tensor(self, images):
+            scores = scorer.score_tensor(images) + 10  # a level that one side alone would take for an effect
+            return torch.where(scores > limit + 10, float("nan"), scores)
+
+    groups, sds = np.full(len(pool), "all"), [measured.std()]
+    bench.scorer = Blind()
+    try:
+        found = calibrate(bench, pool.codes("w"), groups, ["all"], unit, ("eyes",), "w", sds)
+    finally:
+        bench.scorer = scorer
+    moved = found.steps[0, 0] * found.units[0, 0] @ truth / sds[0]
+    assert not found.flipped[0, 0] and moved == pytest.approx(1, abs=0.1)
 
 
 def test_edits_move_each_face_by_its_own_group(world):

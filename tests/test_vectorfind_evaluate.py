@@ -185,3 +185,5 @@ def test_honest_space_tells_linear_from_curved_and_entangled_from_not():
     assert cosines.loc["line", "same"] > 0.99 and abs(cosines.loc["line", "other"]) < 0.05
     shifted, _ = honest_space({"w": w + 5}, targets * 7 + 3)
     np.testing.assert_allclose(shifted["r2_w"], table["r2_w"], atol=1e-3)
+    still, _ = honest_space({"w": w}, targets.assign(still=2.5))
+    assert np.isnan(still.set_index("property").loc["still", "r2_w"]) and still["r2_w"].notna().sum() == 4

@@ -1,5 +1,7 @@
 """The steps beyond the published test, on a run folder in the linear world."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,6 +40,8 @@ def further(tmp_path, tiny_profile, monkeypatch):
     def go(*steps, **options):
         paths = {name: str(tmp_path / f"{name}.pth") for name in ("generator", "scorer")}
         small = {"samples": 200, "faces": 3, "groups": "none", "graders": ("finder",), "groupings": ("none",)}
+        if "sweep" in steps:
+            del small["groups"]  # it takes --groupings
         wish = {
             **small,
             "profile": str(tiny_profile),
@@ -203,11 +207,20 @@ def test_obedience_is_not_credited_for_what_a_face_could_not_do():
     assert "the least is 2, of 3)" in text
 
 
-def test_a_sweep_goes_on_where_it_stopped(further):
+def test_a_sweep_goes_on_where_it_stopped(further, monkeypatch):
     run = further("sweep", methods=("ridge",), sizes=(100, 200))
     table = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
     assert list(table["samples"]) == [100, 200] and table["eyes_corr"].gt(0.5).all() and table["matched"].gt(0).all()
-    assert (run / "vectorfind/sweep/corr_samples.png").is_file()
+    plot = run / "vectorfind/sweep/corr_samples.png"
+    assert plot.is_file()
+    with monkeypatch.context() as patch:  # stopped after a row that made the others stale: no plot of theirs is left
+        patch.setattr("vectorfind.sweep._plot", lambda *_: pytest.fail("drawn"))
+        patch.setattr("vectorfind.sweep.write_stamp", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            further("sweep", methods=("ridge",), sizes=(100, 200), faces=4)
+    assert not plot.is_file()
+    (run / "vectorfind/sweep/sweep.csv").unlink()
+    further("sweep", methods=("ridge",), sizes=(100, 200))
     further("sweep", methods=("ridge", "svm"), sizes=(100, 200), k_percents=(10.0, 30.0))
     more = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
     pd.testing.assert_frame_equal(more.head(2), table)
@@ -249,13 +262,21 @@ def test_a_sweep_refuses_what_it_could_not_measure_before_the_first_row(further)
             further("compare", **options)
 
 
-def test_what_cannot_be_done_is_told_before_a_face_is_sampled(further, tmp_path):
+def test_what_cannot_be_done_is_told_before_a_face_is_sampled(further, tmp_path, write_profile):
+    lacking = write_profile("lacking", weights={"parsenet": "gone.pth"})
     for steps, options, message in (
         (("pool", "judge", "reach"), {}, "use --method model_loop"),
         (("pool", "compare"), {"methods": ("svm", "model_loop"), "grid": "published"}, "leave it out of --methods"),
         (("pool", "directions"), {"vectors": str(tmp_path)}, "3 of 3 files are missing, the first is eyes_change_w"),
         (("pool",), {"samples": 1}, "-n 1: give a number of at least 2"),
         (("pool", "sweep"), {"sizes": (1,)}, "give at least 2"),
+        (
+            ("pool", "compare"),
+            {"position": "z", "mended": True},
+            "--position, --mended: compare and sweep take --methods",
+        ),
+        (("sweep",), {"groups": "8"}, "--groups: .*--groupings"),
+        (("pool", "judge"), {"graders": ("geometric",), "profile": str(lacking)}, "--graders finder second"),
     ):
         with pytest.raises(PipelineError, match=message):
             further(*steps, **options)

@@ -122,12 +122,10 @@ def test_a_pool_goes_on_in_the_precision_it_was_begun_in(tmp_path):
 
 
 def test_a_pool_of_another_generator_is_replaced_not_mixed(tmp_path):
-    sampled(tmp_path, 80, make_bench(seed=0))
-    sampled(tmp_path, 40, make_bench(seed=1))
-    assert len(Pool.open(tmp_path)) == 40
-    assert (
-        folder_bytes(tmp_path).keys() == folder_bytes(sampled(tmp_path / "new", 40, make_bench(seed=1)).folder).keys()
-    )
+    sampled(tmp_path / "pool", 80, make_bench(seed=0))
+    replaced = sampled(tmp_path / "pool", 40, make_bench(seed=1))
+    assert len(replaced) == 40
+    assert folder_bytes(replaced.folder) == folder_bytes(sampled(tmp_path / "new", 40, make_bench(seed=1)).folder)
 
 
 def test_a_position_is_added_without_sampling_again(tmp_path):

@@ -1,5 +1,6 @@
 """Graders, side effects, mended methods, networks, published files: each against the linear world's known answer."""
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from vectorfind.finding import find_directions, find_networks
 from vectorfind.graders import check_second, measure_spreads
 from vectorfind.grid import face_amounts, grid_named
 from vectorfind.groups import Grouping
-from vectorfind.mended import fit_svm_mended
+from vectorfind.mended import _best_share, fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
 from vectorfind.names import EDITED, PROPERTIES, vector_file
 from vectorfind.network_editor import NetworkEditor, gradient_units, orthogonal_to_others
@@ -198,6 +199,19 @@ def test_a_group_is_shrunk_toward_the_pool_when_its_own_samples_teach_less(world
     fits = fit_svm_mended(few.codes("w"), few.scores, groups, grouping.names, ("mouth",), MethodOptions())
     shares = {fit.shrinkage for fit in fits.values() if fit.source == "group"}
     assert len(shares) == 1 and shares.pop() >= 0.5
+    alone = fit_svm_mended(few.codes("w"), few.scores, np.full(320, "all"), ["all"], ("mouth",), MethodOptions())
+    assert alone["mouth", "all"].source == "group"
+
+
+def test_a_group_whose_scores_are_all_the_same_has_no_say_in_the_shrinkage():
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((80, 3))
+    column = np.where(np.arange(80) < 40, codes[:, 0], 1.0)
+    right, wrong = Fit(np.array([1.0, 0, 0]), "pooled", 80), Fit(np.array([0, 1.0, 0]), "group", 40)
+    inside = {"h": np.arange(40), "l": np.arange(40, 80)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert _best_share(codes, column, right, {"h": wrong, "l": wrong}, inside) == 1.0
 
 
 def test_conditional_directions_can_move_where_codes_vary():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,23 @@ def test_same_seed_twice_same_tables_another_seed_other_ones(stage):
     assert first == second
     other = contents(stage("three", seed=1))
     assert all(other[name] != first[name] for name in TABLES)
+
+
+def test_a_pool_of_another_seed_is_not_taken_for_this_one(stage):
+    stage("run", "pool")
+    with pytest.raises(PipelineError, match="begins at seed 1000000, with --seed 1 it would at 1001000000"):
+        stage("run", "directions", seed=1)
+
+
+def test_a_note_on_missing_models_goes_once_they_are_there(stage, tmp_path, monkeypatch):
+    notes = ["the property CNN of this run is missing"]
+    real = run_vectorfind.locate
+    monkeypatch.setattr(run_vectorfind, "locate", lambda *a: replace(real(*a), notes=list(notes)))
+    report = stage() / "reports/vectorfind_svm_w.md"
+    assert notes[0] in report.read_text()
+    notes.clear()
+    stage()
+    assert "is missing" not in report.read_text()
 
 
 @pytest.mark.parametrize("after", ["pool", "directions", "test"])

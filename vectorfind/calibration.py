@@ -98,17 +98,18 @@ def _spread(codes, groups, names, units) -> np.ndarray:
 
 def _effects(bench: Bench, codes, faces, units, steps, position, targets, progress) -> np.ndarray:
     """Mean change of the property's own score per step [P, G], by central differences."""
-    moved, where = [], []
+    moved = []
     for column, rows in enumerate(faces):
         base = codes[rows]
         for i in range(len(targets)):
             for sign in (1.0, -1.0):
                 moved.append(base + np.float32(sign * steps[i, column]) * units[i, column])
-                where += [(i, column, sign)] * len(rows)
-    scores = bench.measure(np.concatenate(moved), position, progress)
-    total, counted = np.zeros(units.shape[:2]), np.zeros(units.shape[:2])
-    for (i, column, sign), score in zip(where, scores, strict=True):
-        if np.isfinite(score[targets[i]]):
-            total[i, column] += sign * float(score[targets[i]])
-            counted[i, column] += 1
-    return total / np.maximum(counted, 1)
+    scores = bench.measure(np.concatenate(moved), position, progress).astype(np.float64)
+    effects, start = np.zeros(units.shape[:2]), 0
+    for column, rows in enumerate(faces):
+        for i, target in enumerate(targets):
+            up, down = scores[start : start + 2 * len(rows), target].reshape(2, -1)
+            start += 2 * len(rows)
+            known = np.isfinite(up - down)  # a face of which one side is missing tells nothing
+            effects[i, column] = (up - down)[known].mean() / 2 if known.any() else 0.0
+    return effects

@@ -101,7 +101,10 @@ class ClosedLoop:
         starts, origin = np.unique(codes, axis=0, return_inverse=True)
         origin = origin.reshape(-1)
         features = self._features(starts)
-        base, gradient = self._jacobian(starts, features)
+        _, gradient = self._jacobian(starts, features)
+        # Read as the steps are: gradients are drawn in float32, pictures perhaps in bfloat16.
+        base = self._readings(starts, features)
+        gradient[:, len(PROPERTIES) :] = 0  # nothing has drifted yet
         features = None if features is None else features[origin]
         now, jacobian = base[origin], gradient[origin]
         target = now.copy()

@@ -148,7 +148,10 @@ def read_vectors(path, numbered: bool = True) -> np.ndarray:
         raise PipelineError(
             f"{path} cannot be read as a vector CSV ({error}): write it anew with run_vectorfind.py"
         ) from error
-    if list(frame.columns) != [str(i) for i in range(frame.shape[1])] or frame.empty:
+    named = list(frame.columns) == [str(i) for i in range(frame.shape[1])]
+    if named and frame.shape[1] and not len(frame):
+        raise PipelineError(f"{path} holds no rows, as where select kept no face: give one that does (--faces)")
+    if not named or frame.empty:
         header = f"{',' * numbered}0,1,…"
         raise PipelineError(f"{path}, row 1: expected the header '{header}', found {list(frame.columns)[:3]}…")
     numbers = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)

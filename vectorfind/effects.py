@@ -202,7 +202,7 @@ def largest_leak(table: pd.DataFrame, ways: Sequence[str] = ("signed",)) -> tupl
     """What is dragged along most, and its mean signed change per deviation: ("eyes > second hairstyle", .12).
 
     ways: columns of `leakage` to look through; of "up" and "down" the name tells which: "eyes up > second hairstyle".
-    A mean of fewer than FEWEST edits is passed over.
+    A mean of one way of fewer than FEWEST edits is passed over.
     """
     found = []
     for way in ways:

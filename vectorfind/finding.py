@@ -257,7 +257,8 @@ def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, id
         if identity is not None:
             more = read_person(bench, codes, setting.position, identity)
             readings = np.concatenate([readings, more], 1)
-            spreads = np.concatenate([sds, np.maximum(np.nanstd(more, axis=0, ddof=1), 1e-6)])
+            spread = np.nanstd(more, axis=0, ddof=1)
+            spreads = np.concatenate([sds, np.where(spread > 1e-6, spread, 1)])
         with progress_bar(0, "fitting a model of the scores (epochs)") as bar:
             model = ScoreModel.fit(codes, readings, spreads, seed, bar.update)
         held = {"model_r": dict(zip(PROPERTIES, model.held_r.round(4).tolist(), strict=False))}

@@ -9,7 +9,9 @@ import pandas as pd
 
 from pipeline.artefacts import atomic, is_fresh, read_json, stamp_path
 from pipeline.errors import PipelineError
+from pipeline.profile import ROOT, Profile
 from pipeline.progress import progress
+from vectorfind.graders import GEOMETRIC, check_geometric
 from vectorfind.names import POSITIONS
 from vectorfind.setting import METHOD_NAMES, Files, Setting
 from vectorfind.stage import Plan, Stage
@@ -20,10 +22,29 @@ def check_further(plan: Plan) -> None:
     options, setting = plan.options, plan.files.setting
     if "reach" in options.steps and not setting.is_loop:
         raise PipelineError(f"reach: {setting.method} has no end of its own; use --method model_loop")
+    if set(options.steps) & {"judge", "effects", "select", "compare"} and GEOMETRIC in plan.graders:
+        check_geometric(Profile.load(options.profile), plan.files.run)
+    plural = {"compare", "sweep"}
+    if plural & set(options.steps) and set(options.steps) <= plural | {"pool"}:
+        _check_plural(options)
     if "compare" in options.steps:
         compared(options)
     if "sweep" in options.steps:
         _check_sweep(plan)
+
+
+def _check_plural(options) -> None:
+    """PipelineError for options that name one setting, where a step takes the lists alone."""
+    given = {name: getattr(options, name) for name in ("method", "position", "mended", "conditional")}
+    usual = {"method": "svm", "position": "w", "mended": False, "conditional": False}
+    if "compare" not in options.steps:
+        given, usual = given | {"groups": options.groups}, usual | {"groups": "16"}
+    odd = [f"--{name}" for name, value in given.items() if value != usual[name]]
+    if odd:
+        raise PipelineError(
+            f"{', '.join(odd)}: compare and sweep take --methods (such as ridge_mended_conditional) and --positions, "
+            "sweep also --groupings; leave these out"
+        )
 
 
 def compared(options) -> list[Setting]:
@@ -63,7 +84,6 @@ def _check_sweep(plan: Plan) -> None:
 
 def open_graders(stage: Stage) -> list:
     """The graders that the options name, with their deviations over the pool; notes what the profile lacks."""
-    from pipeline.profile import Profile
     from vectorfind.graders import check_second, measure_spreads, open_scorers
 
     profile = Profile.load(stage.options.profile)
@@ -79,7 +99,6 @@ def open_graders(stage: Stage) -> list:
 
 def open_judge(stage: Stage):
     """The oracle as judge of identity and attributes, None in a world without one."""
-    from pipeline.profile import Profile
 
     profile = Profile.load(stage.options.profile)
     if profile.get("weights.attribute_net", None) is None:
@@ -321,7 +340,6 @@ def _reach_about(stage: Stage, faces: int | None = None) -> dict:
 
 def _about(stage: Stage, step: str, faces: int | None = None) -> dict:
     """What a judgement (step `judge`), its side effects (`effects`) or a selection (`select`) rests on."""
-    from pipeline.profile import Profile
     from vectorfind.graders import grader_files
 
     files = grader_files(Profile.load(stage.options.profile), stage.files.run, stage.plan.graders)
@@ -332,15 +350,12 @@ def _about(stage: Stage, step: str, faces: int | None = None) -> dict:
 
 def oracle_file(stage: Stage) -> dict:
     """The oracle's weights, as an input of a stamp; empty in a world without one."""
-    from pipeline.profile import ROOT, Profile
-
     path = Profile.load(stage.options.profile).get("weights.attribute_net", None)
     return {} if path is None or not (ROOT / str(path)).is_file() else {"oracle": ROOT / str(path)}
 
 
 def sweep_about(stage: Stage, faces: int | None = None) -> dict:
     """What the rows of `sweep.csv` rest on; faces: those of the stage's test by default."""
-    from pipeline.profile import Profile
     from vectorfind.models import identity_files
     from vectorfind.pool import identity
 

@@ -67,6 +67,17 @@ def open_scorers(profile: Profile, run: Run, names, device: str = "auto") -> tup
     return scorers, notes
 
 
+def check_geometric(profile: Profile, run: Run) -> None:
+    """PipelineError where the geometric grader lacks its parser or its normalisation; reads no weights."""
+    from property_score.graders import normalisation_of
+
+    try:
+        profile.weight(profile.get("segmentation.parser", "parsenet"))
+        normalisation_of(profile, run)
+    except PipelineError as error:
+        raise PipelineError(f"{error}\n  or leave this grader out: --graders finder second") from error
+
+
 def check_second(finder, scorers: dict[str, object]) -> str:
     """PipelineError where the second CNN learnt from faces that the finder learnt from too.
 

@@ -43,6 +43,8 @@ def fit_svm_mended(
             candidates[best] if len(tuning) == len(train) else _solve(codes, column, train, options.k_percent, best)
         )
         pooled.source, pooled.accuracy, pooled.held_out = "pooled", ranks[best], len(judged)
+        if UNGROUPED in names:  # all faces are the group
+            pooled.source = "group"
         own = {}
         for group in names:
             rows = train[groups[train] == group]
@@ -97,7 +99,6 @@ def _best_share(codes, column: np.ndarray, pooled: Fit, own: dict[str, Fit], ins
             continue
         x = codes[rows]
         along, common = x @ fit.normal, x @ pooled.normal
-        found += len(rows) * np.array(
-            [rank_corr(share * common + (1 - share) * along, column[rows]) for share in SHARES]
-        )
+        ranks = [rank_corr(share * common + (1 - share) * along, column[rows]) for share in SHARES]
+        found += len(rows) * np.nan_to_num(ranks)  # a group whose scores are all the same has no say
     return SHARES[int(found.argmax())]

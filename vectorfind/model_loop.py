@@ -50,8 +50,8 @@ class ModelLoopOptions:
     as a share of its slope's square. trust: how far the scorer is believed against the model about what an edit has
     changed; 1: its reading is the truth, 0: the model's word is (the gain of a Kalman filter, held fixed). A score that
     moved the other way than wished is believed whatever the trust. backtrack: further rounds after those, each from
-    the best plan so far, that ask for half of what is missing, and for half as much again after each that brought
-    nothing: where the model learnt from a few thousand samples, they bring what the rounds before overshot.
+    the best plan so far, that ask for half of what is missing, and after each that brought nothing for half of that:
+    where the model learnt from a few thousand samples, they bring what the rounds before overshot.
     """
 
     rounds: int = 6

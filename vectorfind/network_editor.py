@@ -34,7 +34,9 @@ class NetworkEditor:
     takes raw codes; a dimension of spread 0 is dead and never moved). steps: property -> latent units per score
     deviation, of the nets; with `kept` of all, as a vector without what it shares with others needs another step.
     substeps: how often the gradient is taken along an edit. kept [K, D]: normals of scores that an edit leaves alone
-    besides the other edited ones; None leaves nothing alone. vectors: directions of the other properties.
+    besides the other edited ones; None leaves nothing alone. Of a standardised net the other edited ones are left alone
+    only as far as the code's dimensions spread alike: edits are made orthogonal to each other, not to their normals.
+    vectors: directions of the other properties.
     """
 
     position: str

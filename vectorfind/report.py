@@ -41,6 +41,7 @@ between neighbouring weights that raise the score. `reversed`: share of faces wh
 FIT_LEGEND = """
 `accuracy`, pooled over the groups: of svm the share right on the held-out fifth of the extremes, mended the rank
 correlation of held-out samples; of ridge R² on its own samples; of networks the correlation on the held-out tenth.
+Of a conditional method it is that of the fit before what it shares with the other properties was taken out.
 `held_out`: samples that it is of; 0: those that trained.
 `unconverged`: the solver stopped at its iteration limit. `flipped`: the measured sign contradicts the samples.
 `capped`: one deviation would have been too far a step. `pooled_groups`: too few faces for a direction of their
@@ -185,11 +186,13 @@ def _how(files: Files, about: dict, options: dict) -> str:
         )
     if setting.method == "model_loop":
         told = ", ".join(f"{name} {r:.2f}" for name, r in about["model_r"].items())
+        plans = options["rounds"] + options["backtrack"]
         return (
             "No direction is fitted: a network learns all eight scores from the code (r on the held-out tenth of the "
             f"pool: {told}), and each edit is planned through it, {options['steps']} steps at a time, at most "
-            f"{options['rounds']} times: after each plan generator and scorer tell what is still missing. An edit is "
-            f"taken to have changed what lies {options['trust']:.0%} of the way from network to scorer. "
+            f"{plans} times: after each plan generator and scorer tell what is still missing. "
+            f"An edit is taken to have changed what lies {options['trust']:.0%} of the way from network to "
+            "scorer. "
             "Steps are the shortest in deviations of the pool's codes that also hold hair, background and hairstyle"
             + (", and how the parsed face looks" if about["person_r"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"

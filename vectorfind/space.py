@@ -27,14 +27,15 @@ def linear_fit(codes: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
     rotated = vectors.T @ (x[:cut].T @ (y[:cut] - centre)) / cut
     solutions = [vectors @ (rotated / (values[:, None] + penalty)) for penalty in PENALTIES]
     chosen = np.stack([_r2(x[cut:judge] @ weights + centre, y[cut:judge]) for weights in solutions])
-    best = chosen.argmax(0)
+    best = np.nan_to_num(chosen, nan=-np.inf).argmax(0)
     weights = np.stack([solutions[best[t]][:, t] for t in range(y.shape[1])], 1)
     return _r2(x[judge:] @ weights + centre, y[judge:]), weights / spread[:, None]
 
 
 def _r2(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     rest = ((true - predicted) ** 2).sum(0)
-    return 1 - rest / np.maximum(((true - true.mean(0)) ** 2).sum(0), 1e-12)
+    whole = ((true - true.mean(0)) ** 2).sum(0)
+    return np.where(whole > 1e-12, 1 - rest / np.maximum(whole, 1e-12), np.nan)
 
 
 def honest_space(codes: dict[str, np.ndarray], targets: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -49,6 +49,8 @@ _PARSING = (
     "segmentation.face_crop",
 )
 _GRADING = ("vectorfind.graders", "property_score.second_grader", *_PARSING)
+# What the oracle reads, and how pictures are compared.
+_READING = ("stylegan.sampling", "virtual_face.oracle", "virtual_face.population")
 _TESTING = ("vectorfind.protocol", "vectorfind.evaluate", "vectorfind.grid", *_GRADING)
 CODE = {
     "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
@@ -70,8 +72,8 @@ CODE = {
     "test": (*_TESTING, "vectorfind.tables", *_EDITING, *_MODELS),
     "judge": (*_TESTING, *_EDITING, *_MODELS),
     "reach": ("vectorfind.reach", *_EDITING, *_MODELS),
-    "select": ("vectorfind.selection", *_TESTING, *_EDITING, *_MODELS),
-    "effects": ("vectorfind.effects", "virtual_face.oracle", "vectorfind.protocol", *_GRADING, *_EDITING, *_MODELS),
+    "select": ("vectorfind.selection", "vectorfind.published", "vectorfind.figures", *_TESTING, *_EDITING, *_MODELS),
+    "effects": ("vectorfind.effects", "vectorfind.protocol", *_READING, *_GRADING, *_EDITING, *_MODELS),
     # All that a row of a sweep goes through.
     "sweep": (
         "vectorfind.sweep",
@@ -84,7 +86,7 @@ CODE = {
         "vectorfind.calibration",
         "vectorfind.network_training",
         "vectorfind.effects",
-        "virtual_face.oracle",
+        *_READING,
         *_TESTING,
         *_EDITING,
         *_MODELS,
@@ -380,6 +382,7 @@ class Stage:
         tables = {name: files.test(f"{name}.csv") for name in ("test_result", "grid_scores", "test_summary")}
         inputs = self.inputs(directions=files.directions, **tables)
         wish = {"faces": STRIP_FACES, "passes": self.plan.passes, "samples": self.plan.rows}
+        wish["notes"] = self.plan.models.notes
         about = self.stamped("report", wish, inputs)
         figures = [files.figure(f"{name}.png") for name in ("scores", "corr", "curves")] + files.strips()
         if self.is_kept("report", files.report, about, figures):
@@ -458,6 +461,11 @@ class Stage:
         if pool.plan.generator_hash != self.bench.generator_hash or pool.plan.scorer_hash != self.bench.scorer_hash:
             raise PipelineError(
                 f"{self.files.pool} was sampled with another generator or scorer: run `run_vectorfind.py pool` first"
+            )
+        if pool.plan.seed_start != self.plan.pool_start:
+            raise PipelineError(
+                f"{self.files.pool} begins at seed {pool.plan.seed_start}, with --seed {self.options.seed} it would at "
+                f"{self.plan.pool_start}: run `run_vectorfind.py pool` with this --seed first, or give the pool's"
             )
         return pool
 

@@ -58,6 +58,8 @@ def run_sweep(stage) -> list[Path]:
     )
     finder, oracle = [finder_of(stage.bench, stage.open_pool().scores)], open_judge(stage)
     there = set(table[KEY].itertuples(index=False, name=None))
+    for old in sweep_figures(stage.files.run):
+        old.unlink()  # so that plots of other rows never lie beside the table, should this be stopped
     with progress(len(wishes), "sweep") as bar:
         for wish in wishes:
             if wish not in there:

@@ -209,7 +209,7 @@ def _within_reach(stage, setting: Setting) -> pd.DataFrame | None:
     from vectorfind.further import is_judged
 
     wish = replace(setting, grid="reachable")
-    if setting.grid != "deviations" or not is_judged(stage.with_setting(wish), wish, effects=False):
+    if setting.grid != "deviations" or not is_judged(stage.with_setting(wish), wish, effects=False, tell=True):
         return None
     return _read(Files(stage.files.run, wish).judged("judgement.csv"))
 
