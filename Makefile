@@ -54,9 +54,8 @@ family: setup ## every version of the fine-tuning family, mended and as publishe
 	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run "$(RUN)" --version $$version || exit 1; done
 	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run "$(RUN)" --version $$version --published || exit 1; done
 
-publish: setup ## copy the reports of a run, with their pictures, into reports/, and its strip into images/
+publish: setup ## copy the reports of a run, with their pictures, into reports/
 	$(PY) -m pipeline.publish --run "$(RUN)"
-	cp "$(RUN)"/reports/vectorfind_svm_w/strip_mouth.jpg images/strip.jpg
 
 clean: ## remove the demo run and caches; other runs and .venv stay
 	rm -rf -- "$(RUN)" .ruff_cache .pytest_cache
