@@ -221,6 +221,7 @@ def test_a_sweep_goes_on_where_it_stopped(further, monkeypatch):
     assert not plot.is_file()
     (run / "vectorfind/sweep/sweep.csv").unlink()
     further("sweep", methods=("ridge",), sizes=(100, 200))
+    table = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
     further("sweep", methods=("ridge", "svm"), sizes=(100, 200), k_percents=(10.0, 30.0))
     more = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
     pd.testing.assert_frame_equal(more.head(2), table)

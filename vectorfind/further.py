@@ -11,7 +11,6 @@ from pipeline.artefacts import atomic, is_fresh, read_json, stamp_path
 from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile
 from pipeline.progress import progress
-from vectorfind.graders import GEOMETRIC, check_geometric
 from vectorfind.names import POSITIONS
 from vectorfind.setting import METHOD_NAMES, Files, Setting
 from vectorfind.stage import Plan, Stage
@@ -22,7 +21,9 @@ def check_further(plan: Plan) -> None:
     options, setting = plan.options, plan.files.setting
     if "reach" in options.steps and not setting.is_loop:
         raise PipelineError(f"reach: {setting.method} has no end of its own; use --method model_loop")
-    if set(options.steps) & {"judge", "effects", "select", "compare"} and GEOMETRIC in plan.graders:
+    if set(options.steps) & {"judge", "effects", "select", "compare"} and "geometric" in plan.graders:
+        from vectorfind.graders import check_geometric
+
         check_geometric(Profile.load(options.profile), plan.files.run)
     plural = {"compare", "sweep"}
     if plural & set(options.steps) and set(options.steps) <= plural | {"pool"}:
