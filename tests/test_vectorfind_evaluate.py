@@ -8,6 +8,7 @@ from vectorfind_world import gradients, make_bench
 from pipeline.errors import PipelineError
 from vectorfind.directions import DirectionSet
 from vectorfind.evaluate import (
+    BARS,
     Test,
     check_disjoint,
     grid_table,
@@ -20,7 +21,7 @@ from vectorfind.graders import FINDER, Grader
 from vectorfind.grid import GRIDS, PUBLISHED_GRADIENT, PUBLISHED_Z, grid_named
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.protocol import BARS, run_graded
+from vectorfind.protocol import face_table, judge, run_graded
 from vectorfind.space import honest_space
 
 PUBLISHED_RESULT = [
@@ -124,6 +125,18 @@ def test_an_edit_that_could_not_be_measured_is_left_out_of_its_face():
     faces = per_face(measured)
     np.testing.assert_allclose(faces["mouth_corr"], 1, atol=1e-3)
     np.testing.assert_allclose(faces["mouth_slope"], 1, atol=1e-3)
+
+
+def test_a_face_that_edits_break_for_a_grader_does_not_pass_by_the_rest():
+    measured = edit_faces()
+    measured.scores[0, :5, PROPERTIES.index("mouth")] = np.nan
+    measured.scores[1, :6, PROPERTIES.index("eyes")] = np.nan
+    result = result_table(measured, BARS["v8"])
+    assert result.loc[:2, "measured"].tolist() == [0.9, 0.88, 1]
+    assert result.loc[:2, "passed"].tolist() == ["O", "X", "O"] and result.loc[1, "eyes_corr"] > 0.99
+    judged = judge(face_table({"finder": measured}), "a")
+    assert judged["pass_v8"].tolist() == [pytest.approx(5 / 6, abs=1e-4)] * 3
+    assert judged["measured_edits"].tolist() == [pytest.approx(1 - 11 / 300, abs=1e-4)] * 3
 
 
 def test_correlation_agrees_with_pearson_on_noise():

@@ -103,8 +103,8 @@ def test_the_verdict_shows_the_other_grid_and_the_person_on_the_scale_of_all(fur
     run = further("compare", methods=("svm", "closed_loop"))
     further("compare", methods=("closed_loop",), grid="reachable")
     lines = (run / "reports/vectorfind_ungrouped.md").read_text().splitlines()
-    header = next(line for line in lines if line.startswith("| asked |"))
-    assert "| within reach |" in header and "| within reach |" not in (
+    header = next(line for line in lines if line.startswith("| what |"))
+    assert "| reachable grid |" in header and "| reachable grid |" not in (
         (run / "reports/vectorfind_ungrouped_reachable_grid.md").read_text()
     )
     reversed_row = next(line for line in lines if line.startswith("| reversed faces"))
@@ -138,14 +138,22 @@ def test_leaks_on_the_scale_of_all_faces():
     true = {f"true {word}": 0.1 for word in ORACLE_ATTRIBUTES}
     moves = pd.DataFrame({"property": EDITED, "seed": [1, 2, 3], "matched": True, **true})
     moves.loc[1, "true glasses"] = -0.3
-    table = targets(judged, {"a": leaks}, "a", "a").set_index("asked")
-    assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", ""]].tolist() == ["0.500", "MISSED"]
-    one_way = table.loc["leak to a score, any grader, one way (eyes down > finder mouth)", ["a", ""]]
+    table = targets(judged, {"a": leaks}, "a", "a").set_index("what")
+    assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", "verdict"]].tolist() == [
+        "0.500",
+        "MISSED",
+    ]
+    one_way = table.loc["leak to a score, any grader, one way (eyes down > finder mouth)", ["a", "verdict"]]
     assert one_way.tolist() == ["0.500", "MISSED"]
     read = person_leak_otherwise({"a": leaks}, "a", "a", units, own_error, {"a": moves}).set_index("read by")["a"]
     assert read.tolist() == ["0.050 (eyes > glasses)", "0.100 (eyes > glasses)", "0.300 (mouth > glasses)"]
     bare = person_leak_otherwise({"a": leaks}, "a", "a", units, own_error.head(0), {"a": pd.DataFrame()})
-    assert bare["read by"].tolist() == ["the oracle, in deviations of all faces"]
+    assert bare["read by"].tolist() == ["the oracle, in deviations among people of every kind"]
+    # What a loop met of the wishes inside the reach is told by its own promise, and as it is judged.
+    met = pd.DataFrame({"walk": ["to the letter", "as judged", "as judged"], "seed": [1, 1, 2]})
+    table = targets(judged, {"a": leaks}, "a", "a", met=met.assign(met=[True, True, False])).set_index("what")
+    rows = [f"wishes inside a face's reach that are met, {walk}" for walk in ("to the letter", "as judged")]
+    assert table.loc[rows, ["a", "verdict"]].to_numpy().tolist() == [["1.000", "met"], ["0.500", "MISSED"]]
 
 
 def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
@@ -159,9 +167,9 @@ def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
             for name in EDITED
         ]
     )
-    table = targets(judged, {"a": leaks}, "a", "a").set_index("asked")
+    table = targets(judged, {"a": leaks}, "a", "a").set_index("what")
     rows = table.loc[[row for row in table.index if row.startswith("reversed")]]
-    assert rows[["a", ""]].to_numpy().tolist() == [["0.100", "MISSED"], ["0.000", "met"]]
+    assert rows[["a", "verdict"]].to_numpy().tolist() == [["0.100", "MISSED"], ["0.000", "met"]]
 
 
 def test_what_a_method_gains_is_told_with_its_direction():

@@ -18,6 +18,7 @@ from vectorfind.finding import find_directions, find_networks
 from vectorfind.graders import check_second, measure_spreads
 from vectorfind.grid import face_amounts, grid_named
 from vectorfind.groups import Grouping
+from vectorfind.leaks import over_shared_edits
 from vectorfind.mended import _best_share, fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
 from vectorfind.names import EDITED, PROPERTIES, vector_file
@@ -99,7 +100,7 @@ def test_edits_are_matched_to_what_they_achieve_not_to_what_they_ask(world):
     timid = exact_directions(bench)
     timid.steps = timid.steps * 0.4
     codes = bench.encode(bench.latents(range(60, 66)), "w")
-    ends, achieved = match(bench, timid, codes, ["all"] * 6, "mouth", -1.0)
+    ends, achieved = match(bench, timid, codes, bench.measure(codes, "w"), ["all"] * 6, "mouth", -1.0)
     np.testing.assert_allclose(achieved, -1, atol=0.06)
     column = PROPERTIES.index("mouth")
     moved = bench.measure(ends, "w")[:, column] - bench.measure(codes, "w")[:, column]
@@ -127,6 +128,16 @@ def test_leakage_is_zero_for_exact_directions_and_what_was_mixed_in_otherwise(wo
     expected = truth[:, PROPERTIES.index("hair_color")] @ mixed
     assert table.loc[("mouth", "finder hair_color"), "signed"] == pytest.approx(expected, abs=0.03)
     assert (cost(effects)["matched"] == 1).all() and cost(effects)["drift"].isna().all()
+    # The table of edits holds all that leaks are told from.
+    pd.testing.assert_frame_equal(leakage(Effects.of_table(effects.table())), leakage(effects), atol=2e-4)
+    # Of a method that matched other edits, those that both matched count.
+    other = effects.table()
+    other.loc[(other["property"] == "mouth") & (other["asked"] > 0), "matched"] = False
+    alike = over_shared_edits({"a": effects.table(), "b": other}, ("a", "b"))
+    counted = alike["a"].set_index(["property", "column"])["edits"]
+    assert counted[("mouth", "finder pose")] == 4 and counted[("eyes", "finder pose")] == 8
+    pd.testing.assert_frame_equal(alike["a"], alike["b"])
+    assert over_shared_edits({"a": other}, ("a", "a")) == {}
 
 
 def test_what_moves_one_way_whichever_way_the_property_goes_is_told():

@@ -26,9 +26,9 @@ def test_the_verdict_of_the_demo_tells_what_oracle_renders_and_factors_say(tmp_p
     text = (tmp_path / "run/reports/vectorfind_ungrouped.md").read_text()
     assert "Best by the 'second' grader" in text and "leak to a head or person, oracle" in text
     for way in (
-        "in deviations of all faces",
-        "less what it reads into renders",
-        "what the factors behind the codes make",
+        "the oracle, in deviations among people of every kind",
+        "the oracle, less its own error on renders",
+        "the codes themselves",
     ):
         assert way in text
     assert (

@@ -15,7 +15,7 @@ from vectorfind.evaluate import DIGITS
 from vectorfind.graders import FINDER, Grader
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.protocol import bootstrap
+from vectorfind.protocol import bootstrap, face_mean
 
 # The head turns as a whole, so for pose only the frame around it counts as outside. Shares of the picture: top, bottom,
 # left, right; eyes and mouth as the property CNN crops them, with a margin.
@@ -29,6 +29,7 @@ MEANT = {"eyes": ("eyes",), "mouth": ("mouth",), "pose": ("roll",)}
 # What a face does, as against who it is: no part of the drift.
 BEARING = ("eyes", "mouth", "yaw", "pitch", "roll")
 ORACLE_ATTRIBUTES = ("yaw", "pitch", "roll", "gender", "age", "quality", "glasses")
+EDIT_COLUMNS = ("seed", "group_name", "property", "asked", "achieved", "matched", "pixel", "drift")
 MATCHED_WITHIN = 0.15
 ROUNDS = 4
 WAYS = ("up", "down")
@@ -64,28 +65,43 @@ class Effects:
     """What the matched edits of one method did.
 
     edits: a row per face, property and sign: asked, achieved (deviations of the finder), matched, pixel, drift.
-    changes [rows, C]: change of each of `columns` in its own deviations, rows as in `edits`.
+    changes float64 [rows, C]: change of each of `columns` in its own deviations, rows as in `edits`.
     """
 
     edits: pd.DataFrame
     changes: np.ndarray
     columns: list[str] = field(default_factory=list)
 
+    def table(self) -> pd.DataFrame:
+        """`matched_edits.csv`: edits and changes side by side."""
+        return pd.concat([self.edits, pd.DataFrame(self.changes, self.edits.index, self.columns)], axis=1).round(DIGITS)
+
+    @classmethod
+    def of_table(cls, table: pd.DataFrame) -> Effects:
+        """What a `matched_edits.csv` holds."""
+        columns = list(table.columns[len(EDIT_COLUMNS) :])
+        return cls(table[list(EDIT_COLUMNS)], table[columns].to_numpy(np.float64), columns)
+
+    def rows(self, which: np.ndarray) -> Effects:
+        """Those rows alone; which bool [rows]."""
+        return Effects(self.edits[which].reset_index(drop=True), self.changes[which], self.columns)
+
 
 def match(
-    bench: Bench, editor: Editor, codes: np.ndarray, groups, name: str, wanted: float, rounds: int = ROUNDS
+    bench: Bench, editor: Editor, codes: np.ndarray, base: np.ndarray, groups, name: str, wanted: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Edits of one property alone whose achieved change is `wanted` deviations: (codes [N, D], achieved [N]).
 
-    The amount is corrected by what it achieved, a few rounds of the secant rule; the best round counts.
+    base float32 [N, 8]: the finder's scores of `codes`. The amount is corrected by what it achieved, a few rounds of
+    the secant rule; the best round counts.
     """
     row, column = EDITED.index(name), PROPERTIES.index(name)
-    base = bench.measure(codes, editor.position)[:, column]
+    base = base[:, column]
     amounts = np.full(len(codes), wanted, np.float64)
     best, achieved = codes.copy(), np.zeros(len(codes))
     low, low_change = np.zeros(len(codes)), np.zeros(len(codes))
     todo = np.arange(len(codes))
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         wish = np.zeros((len(todo), len(EDITED)), np.float32)
         wish[:, row] = amounts[todo]
         edited = editor.edit(codes[todo], [groups[k] for k in todo], wish)
@@ -110,10 +126,9 @@ def measure_effects(
     seeds,
     graders: list[Grader],
     judge: Judge | None = None,
-    wanted: float = 1.0,
     progress=None,
 ) -> Effects:
-    """Each property of each face alone, up and down by `wanted` achieved deviations: what else changed.
+    """Each property of each face alone, up and down by one achieved deviation: what else changed.
 
     Columns: the eight scores by every grader ("finder hair_color"), then the oracle's attributes ("yaw", …), each in
     its own deviation over the unedited faces (scores: over the pool). progress: called with the faces done.
@@ -129,7 +144,7 @@ def measure_effects(
     rows, changes = [], []
     for name in EDITED:
         for sign in (1.0, -1.0):
-            edited, achieved = match(bench, editor, codes, groups, name, sign * wanted)
+            edited, achieved = match(bench, editor, codes, base[FINDER], groups, name, sign)
             scores, read, features, images = _observe(bench, edited, editor.position, graders, judge)
             parts = [(scores[grader.name] - base[grader.name]) / grader.sds for grader in graders]
             drift = np.full(len(seeds), np.nan)
@@ -143,9 +158,9 @@ def measure_effects(
                         "seed": seeds,
                         "group_name": groups,
                         "property": name,
-                        "asked": sign * wanted,
+                        "asked": sign,
                         "achieved": achieved,
-                        "matched": np.abs(achieved - sign * wanted) <= MATCHED_WITHIN,
+                        "matched": np.abs(achieved - sign) <= MATCHED_WITHIN,
                         "pixel": outside_change(pictures, images, name),
                         "drift": drift,
                     }
@@ -171,12 +186,12 @@ def leakage(effects: Effects) -> pd.DataFrame:
         for k, column in enumerate(effects.columns):
             per_deviation = effects.changes[mine, k] / achieved
             mean, low, high = bootstrap(per_deviation, faces)
-            size, _, _ = bootstrap(np.abs(per_deviation), faces)
+            size = face_mean(np.abs(per_deviation), faces)
             ways = {"up": achieved > 0, "down": achieved < 0}
             word = column.split(" ")[-1]
             intended = word in MEANT[name] if " " not in column else word == name
             row = {"property": name, "column": column, "signed": mean, "low": low, "high": high, "size": size}
-            row |= {way: bootstrap(per_deviation[which])[0] for way, which in ways.items()}
+            row |= {way: face_mean(per_deviation[which]) for way, which in ways.items()}
             counts = {f"_{way}": which for way, which in ways.items()} | {"": np.ones(len(faces), bool)}
             row |= {f"edits{way}": int(np.isfinite(per_deviation[which]).sum()) for way, which in counts.items()}
             rows.append({**row, "intended": intended})

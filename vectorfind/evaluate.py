@@ -14,6 +14,13 @@ from vectorfind.names import EDITED, PROPERTIES
 DIGITS = 4
 # Fewer measured edits tell no correlation.
 FEWEST = 3
+# Share of its edits that a face must have measured to pass: one that an edit breaks for a grader must not gain by it.
+ENOUGH = 0.9
+# Signed correlations that a face must reach to pass; the published versions set these, on absolute ones.
+BARS = {
+    "v7": {"eyes": 0.92, "mouth": 0.88, "pose": 0.92},
+    "v8": {"eyes": 0.92, "mouth": 0.88, "pose": 0.88},
+}
 
 
 @dataclass
@@ -39,7 +46,7 @@ class Test:
 
 
 def per_face(test: Test) -> pd.DataFrame:
-    """One row per face, with four columns for each edited property.
+    """One row per face: four columns for each edited property, and `measured`, the share of its edits that were.
 
     `corr`: signed Pearson of weight and score over the grid; 0 when the score never moves, as nothing obeyed; NaN where
     fewer than FEWEST edits could be measured. `slope`: score deviations per deviation asked for (per unit of weight on
@@ -57,7 +64,15 @@ def per_face(test: Test) -> pd.DataFrame:
         rises = np.diff(means, axis=1)
         columns[f"{name}_monotone"] = pd.DataFrame(np.where(np.isnan(rises), np.nan, rises > 0)).mean(axis=1).to_numpy()
         columns[f"{name}_range"] = means[:, -1] - means[:, 0]
+    edited = test.scores[:, :, [PROPERTIES.index(name) for name in EDITED]]
+    columns["measured"] = np.isfinite(edited).all(axis=2).mean(axis=1)
     return pd.DataFrame(columns)
+
+
+def passed(faces: pd.DataFrame, bars: dict[str, float]) -> np.ndarray:
+    """Which faces [F] of a `per_face` reach the bars with all three signed correlations, of ENOUGH measured edits."""
+    reached = np.all([faces[f"{name}_corr"] >= bar for name, bar in bars.items()], axis=0)
+    return reached & (faces["measured"] >= ENOUGH).to_numpy()
 
 
 def most_corr(test: Test) -> np.ndarray:
@@ -95,16 +110,15 @@ def _corr_and_slope(weight: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, 
 def result_table(test: Test, passes: dict[str, float]) -> pd.DataFrame:
     """`test_result.csv`: the published columns (case, vector_no, passed O/X, group_name, *_corr, sum_abs_corr), ours.
 
-    A face passes when all three signed correlations reach their bar; one that cannot be computed does not.
+    See `passed`; a correlation that cannot be computed reaches no bar.
     """
     faces = per_face(test)
     corr = faces[[f"{name}_corr" for name in EDITED]]
-    passed = np.all([faces[f"{name}_corr"] >= passes[name] for name in EDITED], axis=0)
     table = pd.DataFrame(
         {
             "case": np.arange(len(faces)),
             "vector_no": 0,
-            "passed": np.where(passed, "O", "X"),
+            "passed": np.where(passed(faces, passes), "O", "X"),
             "group_name": faces["group_name"],
             **{name: corr[name].round(DIGITS) for name in corr},
             "sum_abs_corr": corr.abs().sum(axis=1, skipna=True).round(DIGITS),

@@ -181,7 +181,7 @@ def draw_reach(path: Path, reach: pd.DataFrame, met: pd.DataFrame) -> None:
             axis.scatter(place.reindex(kept["seed"]), kept["intended"], color=colour, s=size, zorder=2)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_xlabel("faces, sorted by how far up they go")
-        axis.set_ylabel("change of score / deviation")
+        axis.set_ylabel("reachable change, deviations")
 
     _panels(path, draw)
 

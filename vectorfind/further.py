@@ -84,7 +84,17 @@ def _check_sweep(plan: Plan) -> None:
 
 
 def open_graders(stage: Stage) -> list:
-    """The graders that the options name, with their deviations over the pool; notes what the profile lacks."""
+    """The graders that the options name, with their deviations over the pool; notes what the profile lacks.
+
+    Opened and measured once in a run of the script: neither depends on a setting.
+    """
+    lender = stage.root
+    if lender.graders is None:
+        lender.graders = _measured_graders(lender)
+    return lender.graders
+
+
+def _measured_graders(stage: Stage) -> list:
     from vectorfind.graders import check_second, measure_spreads, open_scorers
 
     profile = Profile.load(stage.options.profile)
@@ -149,9 +159,9 @@ def effects(stage: Stage) -> None:
     editor, grouping = stage.open_directions()
     graders, oracle = open_graders(stage), open_judge(stage)
     with progress(6 * plan.faces, f"side effects of {files.setting.name}") as bar:
-        found = measure_effects(stage.bench, editor, grouping, plan.test_seeds, graders, oracle, 1.0, bar.update)
+        found = measure_effects(stage.bench, editor, grouping, plan.test_seeds, graders, oracle, bar.update)
     write_csv(beside[0], leakage(found))
-    write_csv(beside[1], found.edits.round(4))
+    write_csv(beside[1], found.table())
     write_csv(path, cost(found))
     stage.stamp("effects", path, about, beside, 3)
     stage.summary.wrote(path, f"{int(found.edits['matched'].sum())} of {len(found.edits)} edits matched")

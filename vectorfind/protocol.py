@@ -8,17 +8,12 @@ import pandas as pd
 from pipeline.report import wilson_interval
 from vectorfind.bench import Bench
 from vectorfind.editor import Editor
-from vectorfind.evaluate import DIGITS, Test, most_corr, per_face
+from vectorfind.evaluate import BARS, DIGITS, Test, most_corr, passed, per_face
 from vectorfind.graders import Grader
 from vectorfind.grid import Grid, face_amounts
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
 
-# Signed correlations that a face must reach to pass; the published versions set these, on absolute ones.
-BARS = {
-    "v7": {"eyes": 0.92, "mouth": 0.88, "pose": 0.92},
-    "v8": {"eyes": 0.92, "mouth": 0.88, "pose": 0.88},
-}
 FEWEST_OBSERVATIONS = 5
 RESAMPLES = 2000
 
@@ -81,23 +76,27 @@ def bootstrap(values: np.ndarray, faces: np.ndarray | None = None) -> tuple[floa
     values [n]. faces [n]: whose each value is, where a face has several: their mean is one observation. Fewer than
     FEWEST_OBSERVATIONS have no interval: it would be far too narrow, and of one value nothing.
     """
+    mean, values = face_mean(values, faces), _observations(values, faces)
+    if len(values) < FEWEST_OBSERVATIONS:
+        return mean, float("nan"), float("nan")
+    rng = np.random.default_rng([0, len(values)])
+    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return mean, float(low), float(high)
+
+
+def face_mean(values: np.ndarray, faces: np.ndarray | None = None) -> float:
+    """The mean that `bootstrap` tells, without its interval; NaN of nothing."""
+    values = _observations(values, faces)
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _observations(values: np.ndarray, faces: np.ndarray | None) -> np.ndarray:
+    """The finite values; where faces are given, the finite means of each face."""
     values = np.asarray(values, np.float64)
     if faces is not None:
         values = pd.Series(values).groupby(np.asarray(faces)).mean().to_numpy()
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return (float("nan"),) * 3
-    if len(values) < FEWEST_OBSERVATIONS:
-        return float(values.mean()), float("nan"), float("nan")
-    rng = np.random.default_rng([0, len(values)])
-    means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)])
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
-
-
-def passed(faces: pd.DataFrame, version: str) -> np.ndarray:
-    """Which faces [F] reach the bars of a version with all three signed correlations."""
-    return np.all([faces[f"{name}_corr"] >= bar for name, bar in BARS[version].items()], axis=0)
+    return values[np.isfinite(values)]
 
 
 def face_table(tests: dict[str, Test]) -> pd.DataFrame:
@@ -108,8 +107,8 @@ def face_table(tests: dict[str, Test]) -> pd.DataFrame:
     tables = []
     for grader, test in tests.items():
         faces = per_face(test)
-        for version in BARS:
-            faces[f"pass_{version}"] = passed(faces, version)
+        for version, bars in BARS.items():
+            faces[f"pass_{version}"] = passed(faces, bars)
         faces[[f"{name}_most" for name in EDITED]] = most_corr(test)
         faces.insert(0, "grader", grader)
         tables.append(faces)
@@ -120,8 +119,8 @@ def judge(faces: pd.DataFrame, method: str) -> pd.DataFrame:
     """`judgement.csv`: a row per grader and property of one method, from its `face_table`.
 
     Mean signed and absolute corr with bootstrap intervals, slope and range in deviations of that grader, monotone
-    share, reversed share, unmeasured faces, and the share of faces that pass all three bars of v7 and of v8 with its
-    Wilson interval (the same in the three rows of a grader).
+    share, reversed share, unmeasured faces, and, the same in the three rows of a grader, the share of edits that it
+    could measure, and that of faces which pass all three bars of v7 and of v8 with its Wilson interval.
     """
     rows = []
     for grader, part in faces.groupby("grader", sort=False):
@@ -152,6 +151,7 @@ def judge(faces: pd.DataFrame, method: str) -> pd.DataFrame:
                     "monotone": part[f"{name}_monotone"].mean(),
                     "reversed": float((corr < 0).mean()),
                     "unmeasured": int(np.isnan(corr).sum()),
+                    "measured_edits": part["measured"].mean(),
                     **shares,
                 }
             )

@@ -102,7 +102,7 @@ def write_report(files: Files, found: Findings) -> None:
     if setting.grid == "deviations":
         curves += ", dotted: perfect calibration"
     report.figure(files.figure("curves.png"), curves)
-    report.figure(files.figure("corr.png"), "Signed correlation of each face")
+    report.figure(files.figure("corr.png"), "Signed correlations of the faces; line: the bar to pass")
     report.heading("The directions").text(_how(files, about, about.get("options", {})))
     if found.fits is not None:
         report.table(accuracy_table(found.fits), "Fit and calibration").text(FIT_LEGEND)
@@ -138,7 +138,8 @@ def _verdict(found: Findings) -> str:
     return (
         f"On {len(found.result)} faces that trained nothing, edited 50 ways each, the scores follow the intention with "
         f"a mean signed correlation of **{corr}**. **{everyone['pass_share']:.0%}** of the faces pass all three bars "
-        f"({bars}; 95 % interval {everyone['pass_low']:.0%} to {everyone['pass_high']:.0%}). {reversal}"
+        f"({bars}; 95 % interval {everyone['pass_low']:.0%} to {everyone['pass_high']:.0%}). {reversal} All graded by "
+        "the scorer that found the directions; `run_vectorfind.py compare` also asks graders that did not."
     )
 
 

@@ -20,11 +20,11 @@ from pipeline.progress import progress
 from pipeline.report import Report, wilson_interval
 from vectorfind.bench import Bench
 from vectorfind.editor import Editor
-from vectorfind.evaluate import per_face
+from vectorfind.evaluate import BARS, passed, per_face
 from vectorfind.graders import FINDER, Grader
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.protocol import passed, run_graded, score_codes
+from vectorfind.protocol import run_graded, score_codes
 from vectorfind.published import write_latents
 from vectorfind.setting import Files
 
@@ -93,7 +93,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
             first = run_graded(stage.bench, editor, grouping, seeds, grid, cameras[:1], bar.update)[FINDER]
             looks = _looks(stage.bench, cameras, seeds)
         faces = per_face(first)
-        faces = faces[passed(faces, "v8")]
+        faces = faces[passed(faces, BARS["v8"])]
         again = {}
         with noise_of(stage.bench, CONFIRMING):
             cameras = with_cameras(graders, CONFIRMING)
@@ -106,7 +106,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
         ok = np.zeros(len(chosen), bool)
         if grader.name in again:
             judged = per_face(again[grader.name])
-            ok = passed(judged, "v8")
+            ok = passed(judged, BARS["v8"])
             for name in EDITED:
                 chosen[f"{grader.name}_{name}_corr"] = judged[f"{name}_corr"].to_numpy()
         everyone &= ok

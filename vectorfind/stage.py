@@ -152,6 +152,7 @@ class Stage:
         self.plan, self.files, self.options = settled, settled.files, settled.options
         self.summary = Summary(f"6 directions ({self.files.setting.name})")
         self._bench, self._lender = None, None
+        self.graders: list | None = None  # of the root's, once they have been measured: see further.open_graders
         self.is_forced = self.options.force
 
     def with_setting(self, setting) -> Stage:
@@ -159,6 +160,11 @@ class Stage:
         other = Stage(replace(self.plan, files=Files(self.files.run, setting)))
         other.summary, other._lender = self.summary, self
         return other
+
+    @property
+    def root(self) -> Stage:
+        """The stage that the script opened; those of other settings come from it."""
+        return self if self._lender is None else self._lender.root
 
     @property
     def bench(self):

@@ -14,11 +14,11 @@ from pipeline.artefacts import atomic, is_fresh, write_stamp
 from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
-from vectorfind.evaluate import DIGITS, per_face
+from vectorfind.evaluate import BARS, DIGITS, passed, per_face
 from vectorfind.graders import FINDER, finder_of
 from vectorfind.grid import grid_named
 from vectorfind.names import EDITED
-from vectorfind.protocol import bootstrap, passed, run_graded
+from vectorfind.protocol import bootstrap, run_graded
 from vectorfind.setting import Setting
 
 KEY = ["samples", "k_percent", "position", "method", "groups"]
@@ -101,7 +101,7 @@ def _measure(stage, finder, oracle, samples: int, k_percent: float, position: st
     for name in EDITED:
         row[f"{name}_corr"], row[f"{name}_low"], row[f"{name}_high"] = bootstrap(faces[f"{name}_corr"].to_numpy())
     row["reversed"] = float(np.max([(faces[f"{name}_corr"] < 0).mean() for name in EDITED]))
-    row |= {f"pass_{version}": float(passed(faces, version).mean()) for version in ("v7", "v8")}
+    row |= {f"pass_{version}": float(passed(faces, bars).mean()) for version, bars in BARS.items()}
     found = measure_effects(stage.bench, editor, grouping, seeds[:EFFECT_FACES], finder, oracle)
     costs = cost(found)
     row |= {what: float(costs[what].mean()) for what in ("drift", "pixel", "matched")}

@@ -20,6 +20,7 @@ RESULT = pa.DataFrameSchema(
         "sum_abs_corr": _NUMBER,
         "seed": pa.Column(int),
         **{f"{name}_{what}": _NUMBER for name in EDITED for what in ("slope", "monotone", "range")},
+        "measured": pa.Column(float, pa.Check.in_range(0.0, 1.0)),
     },
     strict=True,
 )

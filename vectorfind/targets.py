@@ -9,11 +9,12 @@ from vectorfind.effects import WAYS, largest_leak
 from vectorfind.graders import FINDER, GRADERS
 from vectorfind.leaks import beyond, in_units_of_all, person_of, scores_of
 from vectorfind.names import EDITED
+from vectorfind.reach import met_shares
 from vectorfind.truth import person_moves
 
 # Mean signed correlations, share of passes, deviations per deviation.
 ASKED = {"second": (0.97, 0.95, 0.97), "geometric": (0.93, 0.90, 0.93)}
-PASS_ASKED, LEAK_ASKED = 0.75, 0.15
+PASS_ASKED, LEAK_ASKED, WISHES_ASKED = 0.75, 0.15, 0.95
 
 
 def strictest(judged: pd.DataFrame) -> str:
@@ -23,12 +24,19 @@ def strictest(judged: pd.DataFrame) -> str:
 
 
 def targets(
-    judged: pd.DataFrame, leaks: dict, best: str, reference: str, fitted: pd.DataFrame | None = None
+    judged: pd.DataFrame,
+    leaks: dict,
+    best: str,
+    reference: str,
+    fitted: pd.DataFrame | None = None,
+    alike: dict | None = None,
+    met: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """What is asked of the best method, what it reaches, and what the reference reaches.
 
     judged: `judgement.csv` of both. leaks: leakage tables by method. fitted: judgement of the best method on the
-    reachable grid, or None.
+    reachable grid, or None. alike: leakage tables of both over the edits that both could (`leaks.over_shared_edits`).
+    met: `intended.csv` of the best method, or None.
     """
     rows = []
     tables = [judged[judged["method"] == name].set_index(["grader", "property"]) for name in (best, reference)]
@@ -43,12 +51,13 @@ def targets(
     ):
         """A row: values of best and reference, at least (floor) or at most the bar; None: nothing is asked."""
         if bar is None:
-            row, digits, verdict = {"asked": what, "at": "-"}, 3, "-"
+            row, digits, verdict = {"what": what, "asked": "-"}, 3, "-"
         else:
             row, digits, verdict = _held(what, bar, values[0], floor)
-        row |= {best: f"{values[0]:.{digits}f}", reference: f"{values[1]:.{digits}f}", "most": most}
-        row |= {} if fitted is None else {"within reach": f"{inside:.3f}" if np.isfinite(inside) else "-"}
-        rows.append(row | {"": verdict})
+        told = [f"{value:.{digits}f}" if np.isfinite(value) else "-" for value in values]
+        row |= {best: told[0], reference: told[1], "best possible": most}
+        row |= {} if fitted is None else {"reachable grid": f"{inside:.3f}" if np.isfinite(inside) else "-"}
+        rows.append(row | {"verdict": verdict})
 
     for grader, bars in ASKED.items():
         if grader not in set(judged["grader"]):
@@ -56,7 +65,7 @@ def targets(
         for name, bar in zip(EDITED, bars, strict=True):
             values = [table.loc[(grader, name), "corr"] for table in tables]
             most = f"{tables[0].loc[(grader, name), 'most']:.3f}"
-            add(f"corr of {name}, {grader}", bar, values, most=most, inside=within(grader, name, "corr"))
+            add(f"correlation, {name}, {grader}", bar, values, most=most, inside=within(grader, name, "corr"))
     strict = strictest(judged)
     for grader in (strict, *(name for name in ASKED if name != strict and name in set(judged["grader"]))):
         for version in ("v8", "v7"):
@@ -64,19 +73,26 @@ def targets(
             values = [float(table.loc[(grader, EDITED[0]), column]) for table in tables]
             share = within(grader, EDITED[0], column)
             bar = PASS_ASKED if grader == strict else None
-            add(f"share that passes {version}, {grader}", bar, values, inside=share)
+            add(f"share of faces that pass {version}, {grader}", bar, values, inside=share)
     for what, which in {"score, any grader": scores_of, "head or person, oracle": person_of}.items():
         for ways, told in ((("signed",), ""), (WAYS, ", one way")):
             found = [largest_leak(which(leaks[name]), ways) for name in (best, reference)]
             if np.isfinite(found[0][1]):
                 sizes = [abs(size) for _, size in found]
                 add(f"leak to a {what}{told} ({found[0][0]})", LEAK_ASKED, sizes, floor=False)
+        if alike:
+            sizes = [abs(largest_leak(which(alike[name]))[1]) for name in (best, reference)]
+            add(f"leak to a {what}, of the edits that both could", None, sizes)
     graders = set(judged["grader"])
     for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
         if which:
             values = [_turned(table.reset_index(), which) for table in tables]
             inside = np.nan if fitted is None else _turned(fitted, which)
             add(f"reversed faces, {who}, any property", 0, values, floor=False, inside=inside)
+    for walk, part in met.groupby("walk", sort=False) if met is not None else ():
+        share, _ = met_shares(part)
+        values = [share, share if best == reference else np.nan]
+        add(f"wishes inside a face's reach that are met, {walk}", WISHES_ASKED, values)
     return pd.DataFrame(rows)
 
 
@@ -85,7 +101,11 @@ def _held(what: str, bar: float, value: float, floor: bool) -> tuple[dict[str, s
     is_met = value >= bar if floor else value <= bar
     # A miss that three decimals would round to the bar is told with four.
     digits = 4 if not is_met and round(value, 3) == bar else 3
-    return {"asked": what, "at": f"{'>=' if floor else '<='} {bar:.2f}"}, digits, "met" if is_met else "MISSED"
+    return (
+        {"what": what, "asked": f"{'at least' if floor else 'at most'} {bar:g}"},
+        digits,
+        "met" if is_met else "MISSED",
+    )
 
 
 def person_leak_otherwise(
@@ -98,11 +118,13 @@ def person_leak_otherwise(
     """
     ways = {}
     if len(units):
-        ways["the oracle, in deviations of all faces"] = lambda name: in_units_of_all(person_of(leaks[name]), units)
+        ways["the oracle, in deviations among people of every kind"] = lambda name: in_units_of_all(
+            person_of(leaks[name]), units
+        )
     if len(own_error):
-        ways["the oracle, less what it reads into renders"] = lambda name: beyond(person_of(leaks[name]), own_error)
+        ways["the oracle, less its own error on renders"] = lambda name: beyond(person_of(leaks[name]), own_error)
     if all(len(moves[name]) for name in (best, reference)):
-        ways["what the factors behind the codes make, no network between"] = lambda name: person_moves(moves[name])
+        ways["the codes themselves, in deviations among people of every kind"] = lambda name: person_moves(moves[name])
     rows = []
     for way, read in ways.items():
         row = {"read by": way}

@@ -76,7 +76,8 @@ def factor_moves(bench: Bench, editor: Editor, grouping: Grouping, latent_map, s
     spread = _attributes(factors_from_seeds(list(range(PEOPLE)))).std()
 
     codes = bench.encode(bench.latents(seeds), editor.position)
-    groups = grouping.assign(bench.measure(codes, editor.position))
+    base = bench.measure(codes, editor.position)
+    groups = grouping.assign(base)
 
     def behind(some: np.ndarray) -> pd.DataFrame:
         w = w_of(bench.generator, torch.from_numpy(some).to(bench.device), editor.position)
@@ -87,7 +88,7 @@ def factor_moves(bench: Bench, editor: Editor, grouping: Grouping, latent_map, s
     start, tables = behind(codes), []
     for name in EDITED:
         for sign in (1.0, -1.0):
-            edited, achieved = match(bench, editor, codes, groups, name, sign)
+            edited, achieved = match(bench, editor, codes, base, groups, name, sign)
             matched = np.abs(achieved - sign) <= MATCHED_WITHIN
             moves = (behind(edited) - start).div(np.where(matched, achieved, 1), axis=0)
             about = pd.DataFrame({"seed": list(seeds), "property": name, "achieved": achieved, "matched": matched})

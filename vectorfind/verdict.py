@@ -12,8 +12,18 @@ from pipeline.errors import PipelineError
 from pipeline.report import Report
 from vectorfind.crosstalk import PEOPLE, crosstalk_of
 from vectorfind.effects import FEWEST, WAYS, largest_leak
+from vectorfind.evaluate import ENOUGH
 from vectorfind.graders import SPREAD_FACES
-from vectorfind.leaks import NOTABLE, beside_renders, in_deviations, in_own_units, person_of, person_units, scores_of
+from vectorfind.leaks import (
+    NOTABLE,
+    beside_renders,
+    in_deviations,
+    in_own_units,
+    over_shared_edits,
+    person_of,
+    person_units,
+    scores_of,
+)
 from vectorfind.names import EDITED
 from vectorfind.protocol import bootstrap, compare
 from vectorfind.questions import many_samples, obedience
@@ -21,7 +31,7 @@ from vectorfind.reach import LETTER, MET_WITHIN, SHARES, met_shares
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures, table_of
-from vectorfind.targets import LEAK_ASKED, against_reference, person_leak_otherwise, strictest, targets
+from vectorfind.targets import LEAK_ASKED, WISHES_ASKED, against_reference, person_leak_otherwise, strictest, targets
 from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
 
 DUEL_FACES = 2
@@ -29,24 +39,36 @@ DUEL_FACES = 2
 WORDS = """- *Deviation*: the standard deviation of a score among the faces of the pool. *Edit*: in the
   test a wish for eyes, mouth and pose at once, 50 for each face (on the usual grid eyes by -1.2 or 1.2, mouth by five
   steps from -1.8 to 1.8, pose by five from -1.2 to 1.2 deviations, each with each); for side effects one property
-  alone, by one deviation. *Correlation*: of what was asked with what was measured, over the 50.
+  alone, by one deviation. *Correlation*: of what was asked with what was measured, over the 50. It is blind to the size
+  of a change, which `slope` and `range` tell.
 - *Graders*: `finder`, the scorer that the directions were found by; `second`, a CNN trained on other faces;
-  `geometric`, face parser and geometry. `model_loop` holds colours and places of a face that the same parser finds,
-  though not how far eyes and mouth are open, nor the roll.
+  `geometric`, face parser and geometry. All three measure by one definition of open and tilted: the CNNs learnt what
+  parser and geometry say, each on its own faces.
 - *Passes*: eyes / mouth / pose of a face correlate by .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7). *Reversed*: a
   correlation below 0.
 - *Leak*: mean change of something else per achieved deviation of what is meant. *Oracle*: a network that reads head
-  and person of a picture; it trained no direction and no scorer, though the filter CNNs whose features `closed_loop`
-  holds learnt from its labels.
-- *Model*: `model_loop` plans by a network that learnt the scores from the codes. What an edit has changed is what that
-  network says and what the finder says, half and half.
-- Names: method, `_mended` (the published settings mended), `_conditional` (projected off all other scores), position in
-  the generator, `_8` or `_ungrouped` (other than 16 groups of faces), `cuts_…` (published bounds of the groups)."""
+  and person of a picture; it trained no direction and no scorer."""
+# What only some settings need.
+WORDS_OF_METHODS = {
+    "model_loop": "- `model_loop` plans by a network that learnt the scores from the codes. What an edit has changed "
+    "is taken to be the mean of what that network and the finder say. It also keeps colours and places of the face's "
+    "parts as they are, which it learnt from the parser that `geometric` grades by; how far eyes and mouth are open, "
+    "and the roll, are not among them.",
+    "closed_loop": "- `closed_loop` follows the gradient of generator and finder, and keeps features of filter CNNs as "
+    "they are, which learnt from the oracle's labels.",
+}
+WORDS_OF_NAMES = {
+    "_mended": "the published settings mended",
+    "_conditional": "each direction is projected off those of all other scores",
+    "_8": "8 groups of faces by hair and background instead of 16",
+    "_ungrouped": "one group of all faces instead of 16",
+    "_cuts": "groups divided at published cuts instead of medians",
+}
 GRIDS_MEAN = {
     "deviations": "Every face is asked for the same changes, in deviations of the score, whether it can follow or not. "
-    "A closed mouth cannot close further: `most` is the mean correlation, about, of an editor that obeys to the letter "
-    "until the score ends (first and last percentile of that grader's scores: the finder's in the whole pool, the "
-    f"others' in {SPREAD_FACES} of its faces).",
+    "A closed mouth cannot close further: `best possible` is the mean correlation, about, of an editor that obeys to "
+    "the letter until the score ends (first and last percentile of that grader's scores: the finder's in the whole "
+    f"pool, the others' in {SPREAD_FACES} of its faces).",
     "reachable": "The changes that a face is asked for are slid, and where need be narrowed, into what its scores can "
     "reach (first to last percentile over the pool): the five weights of a closed mouth are five ways to open it. "
     "Correlations are of these weights with the measured score.",
@@ -54,7 +76,8 @@ GRIDS_MEAN = {
 }
 ONE_WAY = (
     "Leaks are means over edits up and down: what moves the same way in both cancels. `one way`: of the edits up "
-    f"alone, or of those down, whichever drags more along; of {FEWEST} edits at least."
+    f"alone, or of those down, whichever drags more along; of {FEWEST} edits at least. Each method's leaks are of the "
+    "edits that it could bring to one deviation; a row tells those of the edits that both could."
 )
 GRIDS_IN_TITLE = {
     "deviations": "",
@@ -89,28 +112,33 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     draw_passes(passes, judged)
     rivals = list(dict.fromkeys((reference, best)))
     strips = folder / "strips.jpg"
-    settings = {files.setting.name: files.setting for files in done}
+    files_of = {files.setting.name: files for files in done}
+    settings = {name: files.setting for name, files in files_of.items()}
     editors = {name: stage.with_setting(settings[name]).open_directions() for name in rivals}
     draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
     report = Report(f"VectorFind: the verdict, pool of {stage.plan.rows:,}{GRIDS_IN_TITLE[grid]}")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
-    report.text(_verdict(stage, judged, best)).text(WORDS)
+    report.text(_verdict(stage, judged, best)).text(_words(settings.values()))
     latent_map = latent_map_behind(stage)
     units, fitted = person_units(stage, latent_map), _within_reach(stage, settings[best])
     own_error = in_deviations(crosstalk_of(stage), units)
     moves = {name: moves_of(stage.with_setting(settings[name]), latent_map) for name in names}
-    asked = targets(judged, leaks, best, reference, fitted)
+    alike = over_shared_edits(edits, (best, reference))
+    walked = files_of[best] if is_reached(stage, settings[best]) else None
+    met = None if walked is None else _read(walked.judged("intended.csv"))
+    asked = targets(judged, leaks, best, reference, fitted, alike, met)
     report.table(asked, "Asked of the best method, and measured").text(GRIDS_MEAN[grid]).text(ONE_WAY)
     if fitted is not None:
-        report.text(f"`within reach`: the same method on `--grid reachable`. {GRIDS_MEAN['reachable']}")
+        report.text(f"`reachable grid`: the same method on `--grid reachable`. {GRIDS_MEAN['reachable']}")
     otherwise = person_leak_otherwise(leaks, best, reference, units, own_error, moves)
     if len(otherwise):
-        report.table(otherwise, f"The largest leak to head or person, read otherwise (asked: {LEAK_ASKED})").text(
-            "What the oracle reads of faces as like each other as these varies little, and partly by its own noise. In "
-            "deviations of all faces: the same readings, by the base generator's people of every kind. Less renders: "
-            "without what it reads where only the meant property was moved (see The judge judged). Behind the codes: "
-            "without any network, in deviations among all people of this world."
+        report.table(otherwise, f"The largest leak to head or person in other units (asked: {LEAK_ASKED})").text(
+            "The leak to head or person above is told in deviations among this generator's faces, which are so alike "
+            "that what the oracle reads of them varies little, and partly by its own noise. The first row tells the "
+            "same readings in deviations among people of every kind, as the base generator draws them. The second "
+            "takes from them what the oracle reads into renders of which nothing but the meant property was moved "
+            "(see The judge judged). The third asks no network: a code of this world tells what it stands for."
         )
         report.text(in_own_units(leaks[best], units))
     if len(paired):
@@ -129,8 +157,9 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     ).text(
         "In brackets: 95 % intervals over faces. `|corr|` and `monotone` (share of rising steps between the levels of "
         "the grid): means of the three properties. `slope`: deviations per deviation asked for; `range`: "
-        "deviations from the lowest to the highest level; eyes / mouth / pose. `reversed`, `unmeasured` (faces of "
-        "which a grader could not tell a correlation): of the worst property. An unmoved score has correlation 0."
+        "deviations from the lowest to the highest level; eyes / mouth / pose. `reversed`: of the worst property. "
+        f"`measured`: share of edits that the grader could read; a face of which it read less than {ENOUGH:.0%} does "
+        "not pass. An unmoved score has correlation 0."
     )
     report.figure(passes, "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
@@ -160,7 +189,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
                 "the generator, and of a camera that takes every picture anew. `noise`: what these alone change, in "
                 "deviations of the edited scores. Of the published hand-kept cases 9 of 22 passed again."
             )
-    report.heading("The two open questions")
+    report.heading("Two questions that the published project left open")
     swept = is_swept(stage)
     report.text(obedience(faces, edits, best)).text(many_samples(read_sweep(table_of(run)) if swept else None))
     for figure in sweep_figures(run) if swept else ():
@@ -197,6 +226,18 @@ def _best(judged: pd.DataFrame) -> str:
     return str(part.groupby("method", sort=False)["corr"].mean().idxmax())
 
 
+def _words(settings) -> str:
+    """What a newcomer needs to read the tables of some settings."""
+    told = [words for method, words in WORDS_OF_METHODS.items() if method in {one.method for one in settings}]
+    endings = [
+        f"`{ending}`, {words}"
+        for ending, words in WORDS_OF_NAMES.items()
+        if any(ending in one.name for one in settings)
+    ]
+    names = "; ".join(["- Names: the method, and the position in the generator that it edits", *endings]) + "."
+    return "\n".join([WORDS, *told, names])
+
+
 def _verdict(stage, judged: pd.DataFrame, best: str) -> str:
     return (
         f"{stage.plan.rows} samples, {stage.plan.faces} faces that trained nothing, 50 edits each. Best by the "
@@ -228,7 +269,7 @@ def _overview(judged: pd.DataFrame, faces: dict[str, pd.DataFrame]) -> pd.DataFr
         row |= {what: " / ".join(f"{part.loc[name, what]:.2f}" for name in EDITED) for what in ("slope", "range")}
         row |= {"monotone": part["monotone"].mean(), "reversed": part["reversed"].max()}
         row |= {"pass v7": part["pass_v7"].iloc[0], "pass v8": part["pass_v8"].iloc[0]}
-        rows.append({**row, "faces": int(part["faces"].iloc[0]), "unmeasured": int(part["unmeasured"].max())})
+        rows.append({**row, "faces": int(part["faces"].iloc[0]), "measured": part["measured_edits"].iloc[0]})
     return pd.DataFrame(rows)
 
 
@@ -301,8 +342,8 @@ def _tell_reach(report: Report, folder: Path, files: Files) -> list[Path]:
     report.heading(f"The reach of {files.setting.name}").text(_reach(reach, met)).figure(
         drawn,
         "A line for each face: how far it can be taken; dots: the wishes, black met, red missed, where the "
-        f"loop follows the finder alone. Every number in `{listed.name}` and `{wishes.name}`",
-    )
+        "loop follows the finder alone",
+    ).text(f"Every number: [{listed.name}]({folder.name}/{listed.name}), [{wishes.name}]({folder.name}/{wishes.name}).")
     return [drawn, listed, wishes]
 
 
@@ -312,15 +353,16 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
     lines = [
         f"{reach['seed'].nunique()} faces, each asked for {shares} of how far it can go, up and down, property by "
         f"property; wishes of less than {MET_WITHIN} deviations, which staying put would meet, are left out. Met "
-        f"within {MET_WITHIN} deviations by the finder (asked: 95 %):",
+        f"within {MET_WITHIN} deviations by the finder (asked: {WISHES_ASKED:.0%} of wishes):",
         "",
     ]
     for walk, part in met.groupby("walk", sort=False):
         wishes, faces = met_shares(part)
+        verdict = "met" if wishes >= WISHES_ASKED else "MISSED"
         how = "the loop follows the finder alone" if walk == LETTER else "the loop as it is judged above"
         lines.append(
-            f"- {how}: {wishes:.1%} of {len(part)} wishes; {faces:.1%} of {part['seed'].nunique()} faces had all of "
-            "theirs met"
+            f"- {how}: {wishes:.1%} of {len(part)} wishes ({verdict}); {faces:.1%} of {part['seed'].nunique()} faces "
+            "had all of theirs met"
         )
     lines += ["", "How far a face goes, in deviations of the score, median and 10 to 90 %:", ""]
     literal = met[met["walk"] == LETTER]
