@@ -96,7 +96,8 @@ def run(options: ApplyOptions) -> None:
     directions = load_editor(
         files.directions, setting.method, bench, lambda: open_identity(profile, setting.method, options.device)
     )
-    codes = bench.encode(_latents(options, bench), setting.position)
+    z, labels = _latents(options, bench)
+    codes = bench.encode(z, setting.position, labels)
     group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]
     amounts = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None] * weights
     edited = directions.edit(np.repeat(codes, options.frames, axis=0), [group] * options.frames, amounts)
@@ -130,15 +131,17 @@ def _finding_command(options: ApplyOptions) -> str:
     return shlex.join(words)
 
 
-def _latents(options: ApplyOptions, bench: Bench) -> np.ndarray:
+def _latents(options: ApplyOptions, bench: Bench) -> tuple[np.ndarray, np.ndarray | None]:
+    """z [1, z_dim] of the face, and its label [1, label_size] where a file tells one."""
     if not options.z:
-        return bench.latents([options.seed])
+        return bench.latents([options.seed]), None
     from vectorfind.published import read_latents
 
-    latents = read_latents(options.z, bench.generator.z_dim)
-    if not 0 <= options.row < len(latents):
-        raise PipelineError(f"--row {options.row}: {options.z} has rows 0 to {len(latents) - 1}")
-    return latents[options.row : options.row + 1]
+    z, labels = read_latents(options.z, bench.generator.z_dim, bench.generator.label_size)
+    if not 0 <= options.row < len(z):
+        raise PipelineError(f"--row {options.row}: {options.z} has rows 0 to {len(z) - 1}")
+    row = slice(options.row, options.row + 1)
+    return z[row], None if labels is None else labels[row]
 
 
 def _name(options: ApplyOptions, setting: Setting) -> str:

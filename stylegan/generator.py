@@ -261,10 +261,12 @@ class Generator(nn.Module):
         """Mid vector [N, mid_size(position)] -> images [N, 3, R, R] with the stored noise: the rest of the net."""
         if mid.dim() != 2 or mid.shape[1] != self.mid_size(position):
             raise ValueError(f"mid vector at {position} must be [N, {self.mid_size(position)}], got {list(mid.shape)}")
-        if position == "z":
-            mid = self.mapping(mid[:, : self.z_dim], mid[:, self.z_dim :] if self.label_size else None)
-        elif position == "mapping_split1":
-            mid = self.mapping.split2_to_w(self.mapping.split1_to_split2(mid))
-        elif position == "mapping_split2":
-            mid = self.mapping.split2_to_w(mid)
+        # As in `forward`: the mapping is small, and its rounding would move the whole face.
+        with torch.autocast(mid.device.type, enabled=False):
+            if position == "z":
+                mid = self.mapping(mid[:, : self.z_dim], mid[:, self.z_dim :] if self.label_size else None)
+            elif position == "mapping_split1":
+                mid = self.mapping.split2_to_w(self.mapping.split1_to_split2(mid))
+            elif position == "mapping_split2":
+                mid = self.mapping.split2_to_w(mid)
         return self.synthesis(self.truncation(mid, self.num_layers, trunc_psi, trunc_layers))["image"]

@@ -28,7 +28,7 @@ PUBLISHED_RESULT = [
     *("case", "vector_no", "passed", "group_name", "eyes_corr", "mouth_corr", "pose_corr", "sum_abs_corr"),
 ]
 PUBLISHED_STATISTICS = [
-    *("eyes_corr_mean", "mouth_corr_mean", "pose_corr_mean", "sum_abs_corr_mean", "passed", "passed_ratio"),
+    *("", "eyes_corr_mean", "mouth_corr_mean", "pose_corr_mean", "sum_abs_corr_mean", "passed", "passed_ratio"),
 ]
 
 

@@ -227,6 +227,8 @@ def test_a_sweep_goes_on_where_it_stopped(further, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             further("sweep", methods=("ridge",), sizes=(100, 200), faces=4)
     assert not plot.is_file()
+    kept = run / "vectorfind/sweep/sweep_before_1.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(kept), table)
     (run / "vectorfind/sweep/sweep.csv").unlink()
     further("sweep", methods=("ridge",), sizes=(100, 200))
     table = pd.read_csv(run / "vectorfind/sweep/sweep.csv")
@@ -394,7 +396,7 @@ def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeyp
     run = further("pool", "directions", "select", method="closed_loop")
     folder = run / "vectorfind/selection/closed_loop_w_ungrouped"
     groups = pd.read_csv(folder / "ohlora_w_group_names.csv", index_col=0)
-    latents = read_latents(folder / "ohlora_z_vectors.csv", 24)
+    latents, _ = read_latents(folder / "ohlora_z_vectors.csv", 24)
     assert len(latents) == len(groups) > 0 and set(groups["group_name"]) == {"all"}
     bench = make_bench()
     seeds = bench.latents(range(9_000_000, 9_000_003))
@@ -406,7 +408,7 @@ def test_chosen_faces_are_confirmed_by_all_before_they_are_kept(further, monkeyp
     assert rates["noise"].iloc[0] > 0
     (folder / "ohlora_z_vectors.csv").unlink()
     further("select", method="closed_loop")
-    assert (read_latents(folder / "ohlora_z_vectors.csv", 24) == latents).all()
+    assert (read_latents(folder / "ohlora_z_vectors.csv", 24)[0] == latents).all()
     (folder / "sheet_eyes.jpg").unlink()
     further("select", method="closed_loop")
     assert (folder / "sheet_eyes.jpg").is_file()

@@ -329,7 +329,7 @@ def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_p
         import_vectors(bench, pool, NONE, tmp_path, "w")
 
 
-def test_published_latents_are_read_without_their_label_numbers(tmp_path):
+def test_published_latents_are_read_with_the_label_that_their_face_was_drawn_with(tmp_path):
     z = np.random.default_rng(0).standard_normal((2, 27)).astype(np.float32)
     published, numbered, ours = (tmp_path / f"{name}.csv" for name in ("published", "numbered", "ours"))
     # The author's file begins `0,1,…` and has no numbers of rows; his loader takes the first column for z[0].
@@ -337,10 +337,16 @@ def test_published_latents_are_read_without_their_label_numbers(tmp_path):
     write_vector(numbered, z)
     write_latents(ours, z)
     for path in (published, numbered, ours):
-        np.testing.assert_allclose(read_latents(path, 24), z[:, :24], rtol=1e-6)
+        latents, labels = read_latents(path, 24, 3)
+        np.testing.assert_allclose(latents, z[:, :24], rtol=1e-6)
+        np.testing.assert_allclose(labels, z[:, 24:], rtol=1e-6)
+        assert read_latents(path, 27, 3)[1] is None
     assert (pd.read_csv(ours).to_numpy(np.float32) == z).all()
-    with pytest.raises(PipelineError, match="takes 512"):
-        read_latents(published, 512)
+    with pytest.raises(PipelineError, match="takes 512, or 515 with a label"):
+        read_latents(published, 512, 3)
+    # Numbers that this generator would not read are not dropped: they made the face.
+    with pytest.raises(PipelineError, match="has 27 numbers a row, this generator takes 24: "):
+        read_latents(published, 24)
     with pytest.raises(PipelineError, match=r"none\.csv cannot be read"):
         read_latents(tmp_path / "none.csv", 24)
 

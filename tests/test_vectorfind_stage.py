@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vectorfind_world import make_bench
+from vectorfind_world import folder_bytes, make_bench
 
 import apply_direction
 import run_vectorfind
@@ -212,6 +212,19 @@ def test_another_generator_makes_everything_anew(stage):
     assert contents(run) == contents(stage("fresh"))
 
 
+def test_a_pool_is_not_thrown_away_for_a_smaller_one(stage):
+    run = stage("run", "pool")
+    before = folder_bytes(run / "vectorfind/pool")
+    with pytest.raises(PipelineError, match="holds .* samples of other options .*the 200 asked for now would replace"):
+        stage("run", "pool", samples=200, seed=1)
+    stage.weights["generator"].write_bytes(b"other generator")
+    with pytest.raises(PipelineError, match="input generator changed.*another --run, or --force"):
+        stage("run", "pool", samples=200)
+    assert folder_bytes(run / "vectorfind/pool") == before
+    stage("run", "pool", samples=200, force=True)
+    assert len(list((run / "vectorfind/pool").glob("shard_*"))) == 1
+
+
 def test_a_step_whose_forerunner_is_missing_or_of_another_generator_says_what_to_run(stage):
     with pytest.raises(PipelineError, match=r"run_vectorfind\.py pool"):
         stage("run", "directions")
@@ -323,6 +336,11 @@ def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, caps
         )
     )
     assert (read_image(again) == picture).all()
+    # A file that tells a label tells another face.
+    labelled = tmp_path / "labelled.csv"
+    write_vector(labelled, np.concatenate([z, np.full((2, 3), 2.0, np.float32)], axis=1))
+    with pytest.raises(PipelineError, match="has 27 numbers a row, this generator takes 24"):
+        apply_direction.run(apply_direction.ApplyOptions(z=str(labelled), eyes=1, out=str(out), **common))
     for wrong, message in (
         ({"z": str(latents), "row": 2}, "has rows 0 to 1"),
         ({"frames": 1}, "at least 2"),

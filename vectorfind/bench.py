@@ -15,10 +15,11 @@ from vectorfind.names import POSITIONS, PROPERTIES
 class Bench:
     """A generator and a scorer that share a device; every array that leaves it is float32 numpy.
 
-    generator: `z_dim`, `encode(z, label, position)`, `decode(mid, position)`; a conditional one is fed zero labels, as
-    fine-tuned generators were trained. scorer: `score_tensor(images) -> [N, 8]` or `score(images) -> DataFrame`.
-    generator_hash, scorer_hash: hex digests that go into the provenance of whatever is measured here. precision: of the
-    generator's convolutions when it draws, float32 or bfloat16; scores and gradients are always computed in float32.
+    generator: `z_dim`, `label_size`, `encode(z, label, position)`, `decode(mid, position)`; a conditional one is fed
+    zero labels, as fine-tuned generators were trained, unless others are given. scorer: `score_tensor(images) -> [N,
+    8]` or `score(images) -> DataFrame`. generator_hash, scorer_hash: hex digests that go into the provenance of
+    whatever is measured here. precision: of the generator's convolutions when it draws, float32 or bfloat16; scores and
+    gradients are always computed in float32.
     """
 
     def __init__(
@@ -55,18 +56,22 @@ class Bench:
         """The float32 [N, z_dim] normal vectors of the seeds."""
         return latents_from_seeds(list(seeds), self.generator.z_dim)
 
-    def encode(self, z: np.ndarray, position: str) -> np.ndarray:
-        """Codes float32 [N, D] of z at `position`; PipelineError if the generator has no such position."""
+    def encode(self, z: np.ndarray, position: str, labels: np.ndarray | None = None) -> np.ndarray:
+        """Codes float32 [N, D] of z [N, z_dim] at `position`; PipelineError if the generator has no such position.
+
+        labels [N, label_size]: zeros by default.
+        """
         if position not in self.positions:
             raise PipelineError(
                 f"position '{position}' does not exist in this generator; it has {', '.join(self.positions)}: "
                 "choose one of these, or a generator with a split mapping (v9)"
             )
+        parts = []
         with torch.inference_mode():
-            parts = [
-                self.generator.encode(self._tensor(z[i : i + self.batch]), None, position)
-                for i in range(0, len(z), self.batch)
-            ]
+            for start in range(0, len(z), self.batch):
+                rows = slice(start, start + self.batch)
+                label = None if labels is None else self._tensor(labels[rows])
+                parts.append(self.generator.encode(self._tensor(z[rows]), label, position))
         return torch.cat(parts).float().cpu().numpy()
 
     def images(self, codes: np.ndarray, position: str) -> torch.Tensor:

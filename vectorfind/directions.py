@@ -159,6 +159,7 @@ def read_vectors(path, numbered: bool = True) -> np.ndarray:
     if len(bad):
         row, column = bad[0]
         raise PipelineError(
-            f"{path}, row {row + 2}, column {column}: expected a number, found {frame.iloc[row, column]!r}"
+            f"{path}, row {row + 2}, column {column}: expected a number, found {frame.iloc[row, column]!r}; mend it, "
+            "or write the file anew"
         )
     return numbers

@@ -131,7 +131,7 @@ def result_table(test: Test, passes: dict[str, float]) -> pd.DataFrame:
 def statistics_table(result: pd.DataFrame) -> pd.DataFrame:
     """`test_statistics.csv`, one row, the published columns; means are of the signed correlation."""
     passed = int((result["passed"] == "O").sum())
-    row = {f"{name}_corr_mean": result[f"{name}_corr"].mean() for name in EDITED}
+    row = {"": 0} | {f"{name}_corr_mean": result[f"{name}_corr"].mean() for name in EDITED}
     row |= {
         "sum_abs_corr_mean": result["sum_abs_corr"].mean(),
         "passed": passed,

@@ -45,11 +45,11 @@ def find_directions(
     progress: called with the number of directions fitted, then of faces probed. Returns the set and a table with a row
     per direction: faces of the group, source, samples, accuracy, convergence, what the calibration found.
     """
+    sds = edited_deviations(pool)
     codes, scores = pool.codes(setting.position), pool.scores
     groups, names = grouping.assign(scores), grouping.names
     fits = find_fits(codes, scores, groups, names, setting, options, progress)
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
-    sds = edited_deviations(pool)
     found = calibrate(bench, codes, groups, names, units, EDITED, setting.position, sds, progress)
     directions = DirectionSet(
         properties=EDITED,
@@ -178,13 +178,13 @@ def find_networks(
     from vectorfind.network_training import MENDED, PUBLISHED, train_net
 
     training = replace(MENDED if setting.mended else PUBLISHED, seed=options.seed)
+    sds = edited_deviations(pool).astype(np.float32)
     rows = np.flatnonzero(np.isfinite(pool.scores).all(axis=1))
     codes = pool.codes(setting.position)
     inputs = codes[rows]
     mean, spread = np.zeros(inputs.shape[1], np.float32), np.ones(inputs.shape[1], np.float32)
     if training.standardised:
         mean, spread = _standardise(inputs)
-    sds = edited_deviations(pool).astype(np.float32)
     nets, table = {}, []
     for name in EDITED if setting.method == "gradient" else EDITED[:1]:
         trained = train_net(inputs, pool.score(name)[rows], training, progress)

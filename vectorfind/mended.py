@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from vectorfind.groups import UNGROUPED
-from vectorfind.methods import SMALLEST_GROUP, Fit, Fits, MethodOptions, extremes, unit
+from vectorfind.methods import SMALLEST_GROUP, Fit, Fits, MethodOptions, extremes, linear_svm, svm_rows, unit
 from vectorfind.names import PROPERTIES
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -74,20 +72,17 @@ def rank_corr(values: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _solve(codes, column: np.ndarray, rows: np.ndarray, k_percent: float, c: float) -> Fit:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import LinearSVC
-
-    low, high = extremes(column, rows, k_percent)
+    most = svm_rows(codes.shape[1]) // 2
+    # Samples are no order: every so manieth of the extremes is a sample of them.
+    low, high = (ends[:: -(-len(ends) // most)] for ends in extremes(column, rows, k_percent))
     x = codes[np.concatenate([low, high])]
     labels = np.repeat([0, 1], [len(low), len(high)])
     spread = x.std(0)
     spread = np.maximum(spread, 1e-6 * spread.max() or 1.0)
-    svm = LinearSVC(C=c, dual=False, max_iter=MOST_ITERATIONS)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        svm.fit((x - x.mean(0)) / spread, labels)
-    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-    return Fit(unit(svm.coef_[0] / spread), "group", len(x), converged=converged, iterations=int(np.max(svm.n_iter_)))
+    x -= x.mean(0)
+    x /= spread
+    svm, converged, iterations = linear_svm(x, labels, C=c, dual=False, max_iter=MOST_ITERATIONS)
+    return Fit(unit(svm.coef_[0] / spread), "group", len(x), converged=converged, iterations=iterations)
 
 
 def _best_share(codes, column: np.ndarray, pooled: Fit, own: dict[str, Fit], inside: dict[str, np.ndarray]) -> float:

@@ -17,6 +17,8 @@ SMALLEST_GROUP = 20
 RANDOM_STATE = 2025  # of LinearSVC, as published
 RIDGE_PENALTIES = np.logspace(-4, 1, 21)
 SHRINKAGES = np.logspace(-2, 4, 25)
+# Memory of an SVM's samples: float32 here, float64 in scikit-learn, nodes of 16 bytes in liblinear, and passing copies.
+SVM_BYTES, BYTES_PER_NUMBER = 3_200_000_000, 32
 MORE_SAMPLES = "give more samples (-n), or --groups none"
 
 
@@ -89,31 +91,43 @@ def extremes(column: np.ndarray, rows: np.ndarray, k_percent: float) -> tuple[np
     return order[:k], order[-k:]
 
 
-def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, source: str) -> Fit:
+def svm_rows(dims: int) -> int:
+    """Most samples that an SVM is given, for its copies of them to stay within SVM_BYTES."""
+    return max(SVM_BYTES // (BYTES_PER_NUMBER * dims), 2)
+
+
+def linear_svm(x: np.ndarray, labels: np.ndarray, **options):
+    """(LinearSVC fitted to x [n, D] and labels [n], whether it converged, its iterations)."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
+    svm = LinearSVC(**options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        svm.fit(x, labels)
+    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    return svm, converged, int(np.max(svm.n_iter_))
+
+
+def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, source: str) -> Fit:
     rng = np.random.default_rng([options.seed, 0])
     train, held = [], []
     for label, members in enumerate(extremes(column, rows, options.k_percent)):
-        members = rng.permutation(members)
+        members = rng.permutation(members)[: svm_rows(codes.shape[1]) // 2]
         # 80 % of one sample would be none: very small groups train on what they have.
         cut = max(int(len(members) * 0.8), 1)
         train += [(row, label) for row in members[:cut]]
         held += [(row, label) for row in members[cut:]]
     train_rows, train_labels = np.array(train).T
     # dual is what the published scikit-learn 1.3 took by default; newer versions would choose by shape.
-    svm = LinearSVC(C=options.c, max_iter=options.max_iter, dual=True, random_state=RANDOM_STATE)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        svm.fit(codes[train_rows], train_labels)
-    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    settings = {"C": options.c, "max_iter": options.max_iter, "dual": True, "random_state": RANDOM_STATE}
+    svm, converged, iterations = linear_svm(codes[train_rows], train_labels, **settings)
     accuracy = float("nan")
     if held:
         held_rows, held_labels = np.array(held).T
         accuracy = float(svm.score(codes[held_rows], held_labels))
     normal = unit(svm.coef_[0])
-    return Fit(normal, source, len(train), accuracy, len(held), converged, int(np.max(svm.n_iter_)))
+    return Fit(normal, source, len(train), accuracy, len(held), converged, iterations)
 
 
 def fit_ridge(

@@ -131,7 +131,7 @@ class Pool:
         plan = read_plan(folder)
         if plan is None:
             raise PipelineError(f"{folder} holds no pool: run `python run_vectorfind.py pool` first")
-        complete = complete_shards(folder, plan) * plan.shard_rows
+        complete = complete_shards(folder) * plan.shard_rows
         pool = cls(folder, plan, complete)
         return pool if rows is None else pool.head(rows)
 
@@ -172,7 +172,7 @@ def shard_folder(folder, index: int) -> Path:
     return Path(folder) / f"shard_{index:05d}"
 
 
-def complete_shards(folder, plan: PoolPlan) -> int:
+def complete_shards(folder) -> int:
     """How many shards are complete without a gap; a shard is renamed into place, so it is there whole."""
     index = 0
     while shard_folder(folder, index).is_dir():
@@ -270,10 +270,15 @@ def _add_positions(bench: Bench, folder: Path, plan: PoolPlan, added: dict[str, 
                     np.save(temporary, codes, allow_pickle=False)
             except OSError as error:
                 raise PipelineError(
-                    f"{shard_folder(folder, index)} could not be written ({error.strerror}); the pool stays as it was, "
+                    f"{shard_folder(folder, index)} could not be written ({_why(error)}); the pool stays as it was, "
                     f"without {name}: free some space and run the same command again"
                 ) from error
     write_json(folder / DESCRIPTION, asdict(plan))
+
+
+def _why(error: OSError) -> str:
+    """What the system said; numpy's own error of a short write (a full disk, a quota) has text alone."""
+    return error.strerror or f"{error}: no space left?"
 
 
 def _sample_shard(bench: Bench, folder: Path, plan: PoolPlan, index: int, progress) -> None:
@@ -300,7 +305,7 @@ def _sample_shard(bench: Bench, folder: Path, plan: PoolPlan, index: int, progre
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise PipelineError(
-            f"{final} could not be written ({error.strerror}); the {index * plan.shard_rows} samples before it "
+            f"{final} could not be written ({_why(error)}); the {index * plan.shard_rows} samples before it "
             "are kept: free some space and run the same command again"
         ) from error
     partial.rename(final)

@@ -32,11 +32,16 @@ def import_vectors(
     for i, name in enumerate(EDITED):
         for j, group in enumerate(grouping.names):
             path = folder / vector_file(name, position, group)
-            vector = read_vectors(path)[0]
+            vectors = read_vectors(path)
+            if len(vectors) > 1:
+                raise PipelineError(
+                    f"{path} holds {len(vectors)} vectors, of as many SVMs: leave the row that is meant, and the header"
+                )
+            vector = vectors[0]
             if len(vector) != codes.shape[1]:
                 raise PipelineError(
                     f"{path} has {len(vector)} numbers, codes of this generator at {position} have {codes.shape[1]}: "
-                    "these vectors belong to another generator or position"
+                    "these vectors belong to another generator or position; give --generator or --position as theirs"
                 )
             units[i, j] = vector / max(float(np.linalg.norm(vector)), 1e-12)
     sds = edited_deviations(pool)
@@ -72,11 +77,11 @@ def write_latents(path, latents: np.ndarray) -> None:
         pd.DataFrame(latents).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
 
 
-def read_latents(path, dim: int) -> np.ndarray:
-    """Latents float32 [rows, dim] of a z CSV (`ohlora_z_vectors.csv`); PipelineError when too short or spoilt.
+def read_latents(path, z_dim: int, label_size: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+    """Latents float32 [rows, z_dim] of a z CSV (`ohlora_z_vectors.csv`), and labels [rows, label_size] if it has any.
 
-    Rows may be numbered, as those of vectors are. Columns beyond `dim` are the label numbers that the published z
-    carries; the generator here is fed zero labels.
+    Rows may be numbered, as those of vectors are. The published z is followed by the label that its face was drawn
+    with; without one (None) a generator is fed zeros. PipelineError for another width, or a spoilt file.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -84,6 +89,12 @@ def read_latents(path, dim: int) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise PipelineError(f"{path} cannot be read as a CSV of latents ({error})") from error
     latents = read_vectors(path, numbered)
-    if latents.shape[1] < dim:
-        raise PipelineError(f"{path} has {latents.shape[1]} numbers a row, this generator takes {dim}")
-    return latents[:, :dim]
+    if latents.shape[1] == z_dim:
+        return latents, None
+    if latents.shape[1] != z_dim + label_size:
+        with_label = f", or {z_dim + label_size} with a label" * bool(label_size)
+        raise PipelineError(
+            f"{path} has {latents.shape[1]} numbers a row, this generator takes {z_dim}{with_label}: these latents are "
+            "of another one; give it by --generator"
+        )
+    return latents[:, :z_dim], latents[:, z_dim:]

@@ -29,6 +29,7 @@ FLOOR_SHARE, FLOOR_WIDTH = 0.2, 0.2
 NO_FLOOR = -1e9
 # Of the expectation and maximisation that finds how far below a floor readings would lie.
 ROUNDS = 30
+BLOCK, KEPT_BYTES = 10_000, 2**30
 
 
 class ScoreNetwork(nn.Module):
@@ -80,7 +81,8 @@ class ScoreModel:
         x = codes[rows]
         mean, spread = x.mean(0), x.std(0)
         spread = np.where(spread > 1e-3 * spread.max(), spread, 0.0).astype(np.float32)
-        inputs = torch.from_numpy(_standardised(x, mean, spread))
+        # In place: at the widest position the codes of 100,000 samples take a gigabyte.
+        inputs = torch.from_numpy(_standardise(x, mean, spread))
         values = (readings[rows] / sds).astype(np.float32)
         floors = np.array([_floor(column) for column in values.T], np.float32)
         wanted = _below_floor(inputs.numpy(), values, floors)
@@ -119,7 +121,11 @@ class ScoreModel:
     def tell(self, codes: np.ndarray) -> np.ndarray:
         """Readings float32 [N, R] in deviations of codes [N, D]; below a floor only their order means something."""
         with torch.no_grad():
-            return self.network(torch.from_numpy(_standardised(codes, self.mean, self.spread))).numpy()
+            return self.network(self.inputs(codes)).numpy()
+
+    def inputs(self, codes: np.ndarray) -> torch.Tensor:
+        """What the network sees of codes [N, D]: float32, in deviations."""
+        return torch.from_numpy(_standardise(np.array(codes, np.float32), self.mean, self.spread))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as arrays whose names begin with `model_`."""
@@ -162,7 +168,7 @@ class EditModel:
 
     def start(self, codes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """What the front sees of codes [N, D] before any edit: hidden [N, H] and straight [N, R]."""
-        x = torch.from_numpy(_standardised(codes, self.model.mean, self.model.spread))
+        x = self.model.inputs(codes)
         return self.model.network.first(x).to(self.device), self.model.network.straight(x).to(self.device)
 
     def read(self, start: tuple[torch.Tensor, torch.Tensor], moved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,16 +209,24 @@ def _below_floor(inputs: np.ndarray, values: np.ndarray, floors: np.ndarray) -> 
     columns = np.flatnonzero(floors > NO_FLOOR / 2)
     if not len(columns):
         return values
-    x = np.concatenate([inputs, np.ones((len(inputs), 1), np.float32)], 1)
     for column in columns:
         rows = np.flatnonzero(np.isfinite(values[:, column]))
         ended = values[rows, column] <= floors[column]
-        here, filled = x[rows], values[rows, column].astype(np.float64)
-        gram = (here.T @ here).astype(np.float64)
+        filled = values[rows, column].astype(np.float64)
+
+        def blocks(rows=rows):
+            """Codes float64 with a column of ones, a part of the rows at a time: all would be twice the codes again."""
+            for start in range(0, len(rows), BLOCK):
+                part = inputs[rows[start : start + BLOCK]].astype(np.float64)
+                yield start, np.concatenate([part, np.ones((len(part), 1))], 1)
+
+        parts = list(blocks()) if len(rows) * inputs.shape[1] * 8 <= KEPT_BYTES else None
+        gram = sum(part.T @ part for _, part in parts or blocks())
         factor = cho_factor(gram + 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram)))
         extra = np.zeros(len(rows))
         for _ in range(ROUNDS):
-            line = here @ cho_solve(factor, here.T @ filled)
+            slopes = cho_solve(factor, sum(part.T @ filled[start : start + BLOCK] for start, part in parts or blocks()))
+            line = np.concatenate([part @ slopes for _, part in parts or blocks()])
             sigma = np.sqrt(((filled - line) ** 2 + extra).mean())
             z = (floors[column] - line[ended]) / sigma
             hazard = np.exp(norm.logpdf(z) - norm.logcdf(z))
@@ -231,8 +245,12 @@ def _floor(values: np.ndarray) -> float:
     return edge if (values <= edge).mean() >= FLOOR_SHARE else NO_FLOOR
 
 
-def _standardised(codes: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    return np.where(spread > 0, (codes - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
+def _standardise(codes: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """The same float32 codes [n, D], changed in place: less the mean, in deviations, 0 where there is no spread."""
+    codes -= mean
+    codes /= np.where(spread > 0, spread, 1)
+    codes[:, spread == 0] = 0
+    return codes
 
 
 def _slope(x: torch.Tensor) -> torch.Tensor:
@@ -244,4 +262,4 @@ def _slope(x: torch.Tensor) -> torch.Tensor:
 def _r(a: np.ndarray, b: np.ndarray) -> float:
     known = np.isfinite(b)
     a, b = a[known], b[known]
-    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 0 and b.std() > 0 else float("nan")
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")

@@ -157,7 +157,8 @@ def write_selection(stage, editor: Editor, chosen: pd.DataFrame, rates: pd.DataF
     latents, groups, info = selected_files(stage.files)
     write_latents(latents, z)
     with atomic(groups) as temporary:
-        final[["group_name"]].to_csv(temporary, lineterminator="\n")
+        columns = ["group_name", *(f"{name}_corr" for name in EDITED)]
+        final[columns].to_csv(temporary, index_label="case", lineterminator="\n")
     report = Report("Faces kept").text(
         f"Of {rates['tested'].iloc[0]} faces, {len(chosen)} pass by the scorer that found the directions (eyes .92, "
         f"mouth .88, pose .88, signed); {len(final)} of them pass again by every grader, with other noise maps in the "

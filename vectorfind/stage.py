@@ -200,7 +200,8 @@ class Stage:
         alone = self.bench.positions if tuple(self.options.steps) == ("pool",) else ()
         positions = tuple(dict.fromkeys(("z", "w", position, *self.options.positions, *alone)))
         lacks_position = present is not None and not set(positions) <= set(present.positions)
-        complete = complete_shards(folder, present) * present.shard_rows if present else 0
+        shard_rows = present.shard_rows if present else 0
+        complete = shard_rows * complete_shards(folder)
         # Once in a run of the script, though several steps may ask for a pool.
         force, self.is_forced = self.is_forced, False
         if fresh and complete >= rows and not lacks_position and not force:
@@ -209,19 +210,28 @@ class Stage:
         # A run that was stopped while it added a position or rows had written its plan, not yet its stamp.
         unstamped = ("missing", "no stamp beside it", "changed since it was written")
         if force or (not fresh and reason not in unstamped):
-            self.summary.note(f"the pool is sampled anew: {'--force' if force else reason}")
+            self._give_up_pool(complete, shard_rows, rows, "--force" if force else reason)
             remove_pool(folder)
             complete = 0
         details = {"dtype": self.options.pool_dtype, "code": self.plan.codes["pool"]}
         wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
         # One that was stopped before it had a stamp.
         if complete and (why := difference(present, wanted)):
-            self.summary.note(f"the pool is sampled anew: {why}")
+            self._give_up_pool(complete, shard_rows, rows, why)
             complete = 0
         with progress(rows, "sampling the pool") as bar:
             sample_pool(self.bench, folder, wanted, rows, bar.update)
         write_stamp(folder / DESCRIPTION, command="run_vectorfind.py pool", rows=rows, **about)
         self.summary.wrote(folder, f"{rows} samples, {complete} of them were there" if complete else f"{rows} samples")
+
+    def _give_up_pool(self, complete: int, shard_rows: int, rows: int, why: str) -> None:
+        """Note that the pool is sampled anew; PipelineError where whole shards more would be lost than are sampled."""
+        if complete - rows >= shard_rows and why != "--force":
+            raise PipelineError(
+                f"{shown(self.files.pool)} holds {complete} samples of other options ({why}); the {rows} asked for now "
+                "would replace them: give the options they were sampled with, another --run, or --force"
+            )
+        self.summary.note(f"the pool is sampled anew: {why}")
 
     def directions(self) -> None:
         """Find and calibrate the directions."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artefacts import atomic, is_fresh, write_stamp
+from pipeline.artefacts import atomic, is_fresh, stamp_path, write_stamp
+from pipeline.profile import shown
 from pipeline.progress import progress
 from pipeline.report import Report
 from pipeline.run import Run
@@ -48,6 +49,8 @@ def run_sweep(stage) -> list[Path]:
     is_kept = fresh and not options.force
     if path.is_file() and not is_kept:
         stage.summary.note(f"all rows of the sweep again: {'--force' if options.force else reason}")
+        if not options.force:
+            stage.summary.note(f"the rows before are kept in {shown(_kept_aside(path))}")
     table = read_sweep(path) if is_kept else pd.DataFrame(columns=KEY)
     # One row for what is named twice.
     wishes = dict.fromkeys(
@@ -110,6 +113,15 @@ def _measure(stage, finder, oracle, samples: int, k_percent: float, position: st
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()} | {
         "seconds": round(seconds, 2)
     }
+
+
+def _kept_aside(path: Path) -> Path:
+    """Rename a table to `sweep_before_1.csv` or the first number that is free: its rows took hours."""
+    number = 1
+    while (other := path.with_name(f"{path.stem}_before_{number}.csv")).exists():
+        number += 1
+    stamp_path(path).unlink(missing_ok=True)
+    return path.rename(other)
 
 
 def table_of(run: Run) -> Path:

@@ -26,6 +26,7 @@ RESULT = pa.DataFrameSchema(
 )
 STATISTICS = pa.DataFrameSchema(
     {
+        "": pa.Column(int),  # the published file numbers its one row
         **{f"{name}_corr_mean": _CORR for name in EDITED},
         "sum_abs_corr_mean": _NUMBER,
         "passed": pa.Column(int),
