@@ -2,6 +2,7 @@
 
 python -m pipeline.publish --run runs/demo
 python -m pipeline.publish --run runs/weights --reports finetune finetune_v1 finetune_v1_published
+python -m pipeline.publish --run runs/100k --reports vectorfind --name vectorfind_100k
 """
 
 from __future__ import annotations
@@ -19,54 +20,61 @@ from pipeline.plots import save_plot
 from pipeline.whole import atomic
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
-
-
+TABLE = re.compile(r"(?<!!)\[[^\]]*\]\(([^)]+\.csv)\)")
 QUALITY = 72
 
 
 @dataclass
 class PublishOptions:
-    """Copy reports/NAME.md of a run to the folder that is committed; pictures go to a folder NAME beside each."""
+    """Copy reports/NAME.md of a run to where it is committed; pictures and tables go to a folder NAME beside each."""
 
     run: str = "runs/demo"
     reports: tuple[str, ...] = ()
     """Names without .md; all reports of the run unless given."""
+    name: str = ""
+    """What the one report of --reports is called there; its own name by default."""
     to: str = "reports"
 
 
 def publish(options: PublishOptions) -> None:
-    """Copy and relink; PipelineError for a report or a picture that is not there."""
+    """Copy and relink; PipelineError for a report, or what it shows or links to, that is not there."""
     source, target = Path(options.run) / "reports", Path(options.to)
     if source.resolve() == target.resolve():
         raise PipelineError(f"--to {target} is where the reports of {options.run} lie; name another folder")
     names = options.reports or tuple(path.stem for path in sorted(source.glob("*.md")))
     if not names:
         raise PipelineError(f"{source} holds no reports; run the stages first")
+    if options.name and len(names) != 1:
+        raise PipelineError(f"--name {options.name} names one report; give one by --reports")
     summary = Summary("publish")
     for name in names:
+        kept = options.name or name
         report = source / f"{name}.md"
         if not report.is_file():
             raise PipelineError(f"{report} is missing; run the stage that writes it")
         text = report.read_text(encoding="utf-8")
-        links = list(dict.fromkeys(PICTURE.findall(text)))
+        links = list(dict.fromkeys(PICTURE.findall(text) + TABLE.findall(text)))
         for link in links:
             if not (report.parent / link).is_file():
                 raise PipelineError(
-                    f"{report} shows {link}, which is missing; delete the report and run its stage again"
+                    f"{report} tells of {link}, which is missing; delete the report and run its stage again"
                 )
-        shutil.rmtree(target / name, ignore_errors=True)
+        shutil.rmtree(target / kept, ignore_errors=True)
         for link in links:
-            text = text.replace(f"]({link})", f"]({_copied(report, link, target / name)})")
-        with atomic(target / f"{name}.md") as temporary:
+            text = text.replace(f"]({link})", f"]({_copied(report, link, target / kept)})")
+        with atomic(target / f"{kept}.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
-        pictures = len(list((target / name).glob("*"))) if (target / name).is_dir() else 0
-        summary.wrote(target / f"{name}.md", f"{pictures} pictures")
+        files = len(list((target / kept).glob("*"))) if (target / kept).is_dir() else 0
+        summary.wrote(target / f"{kept}.md", f"{files} files beside it")
     summary.print()
 
 
 def _copied(report: Path, link: str, folder: Path) -> str:
     picture = report.parent / link
     folder.mkdir(parents=True, exist_ok=True)
+    if picture.suffix == ".csv":
+        shutil.copyfile(picture, folder / picture.name)
+        return f"{folder.name}/{picture.name}"
     # A repository keeps every version for ever.
     with Image.open(picture) as image:
         if picture.suffix == ".png":
@@ -78,4 +86,4 @@ def _copied(report: Path, link: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(PublishOptions, publish, examples="\n".join((__doc__ or "").splitlines()[2:4]))
+    main(PublishOptions, publish, examples="\n".join((__doc__ or "").splitlines()[2:5]))

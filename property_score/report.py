@@ -155,8 +155,8 @@ def write_report(options: ReportOptions, profile: Profile, panel: Panel, evidenc
     report.text(
         f"Short of what is asked: {'; '.join(short)}."
         if short
-        else "The geometric scorer reaches everything asked. The networks learnt faces of the persona only, and "
-        "fall short on renders of all people."
+        else "The geometric scorer, of which this is asked, reaches all of it. The networks learnt faces of the "
+        "persona only, and fall short on renders of all people."
     )
     persona = renders.readings.rows(renders.persona)
     persona_truth = renders.attributes[renders.persona].reset_index(drop=True)

@@ -31,7 +31,7 @@ UNITS = {
 }
 V1_UNITS = {"mouth": "pixels of the crop", "pose": "minus the nose's correlation"}
 TRUE_UNITS = {
-    "eyes": "1 = wide open",
+    "eyes": "opening; about 1 is a wide eye",
     "hair_color": "own brightness, 0-1",
     "hair_length": "0 short, 1 long",
     "mouth": "head units",

@@ -27,6 +27,12 @@ def write_family_report(run: Run) -> Path:
         "The published trainings took 16 faces an update for v1, v2 and v5 and 8 for the others; the reports of the "
         "rungs tell how many are taken here."
     )
+    report.text(
+        "Rows marked *published* show how the published rule behaves in its first minutes, not what it reaches in "
+        "days. What the mended rungs obey comes mostly from their label columns, which v1 aims before it trains: `r "
+        "while training` begins high. A start is measured with the labels that the rung feeds it, or with zeros where "
+        "it takes others, so that one start can have two concept shares."
+    )
     rows, missing = [], []
     for name in VERSIONS:
         stage_5 = run.path("stylegan_modified", "concept_after_v9.measured.json") if name == "v9" else None

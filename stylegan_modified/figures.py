@@ -54,7 +54,7 @@ def draw_concept(log: pd.DataFrame, path: Path, base: tuple[float, float, float]
     _mark_rungs(axes, log)
     axes.set_ylim(0, max(1.05, float(spread.max()) + 0.05))
     axes.set_xlabel("step")
-    axes.set_ylabel("share")
+    axes.set_ylabel("share, or ratio to the start")
     beside(axes)
     write_figure(figure, path)
 

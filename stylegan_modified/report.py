@@ -102,7 +102,7 @@ def write_report(
     columns = ["step", "concept_share", "concept_low", "concept_high", "diversity", "kid", "recall", "identity_change"]
     columns = [name for name in (*columns, "branch_share", "monitor_auroc") if name in watched]
     columns = [name for name in columns if watched[name].notna().any()]
-    caption = "on fixed latents of their own; running average of the generator"
+    caption = "on fixed latents of their own; running average of the generator; steps from where v9 begins"
     if "identity_change" in columns:
         caption += ". identity_change: distance of persons from the base at equal latents, 1 is another person"
     report.table(watched[columns], caption=caption)

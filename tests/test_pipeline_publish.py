@@ -24,19 +24,35 @@ def test_a_report_takes_its_pictures_along_and_finds_them(tmp_path):
     assert (read_image(to / "a" / "curve.png") == picture).all()  # few colours: nothing is lost
 
 
+def test_a_report_takes_its_tables_along_and_another_name(tmp_path):
+    run, to = tmp_path / "run", tmp_path / "reports"
+    (run / "reports" / "own").mkdir(parents=True)
+    (run / "reports" / "own" / "reach.csv").write_text("seed\n1\n")
+    save_image(run / "reports" / "own" / "strip.png", np.zeros((8, 8, 3), np.uint8))
+    (run / "reports" / "own.md").write_text("![s](own/strip.png)\nEvery number: [reach.csv](own/reach.csv).\n")
+    publish(PublishOptions(str(run), ("own",), "mine", str(to)))
+    assert (to / "mine.md").read_text() == "![s](mine/strip.png)\nEvery number: [reach.csv](mine/reach.csv).\n"
+    assert (to / "mine" / "reach.csv").read_text() == "seed\n1\n" and (to / "mine" / "strip.png").is_file()
+    (run / "reports" / "own" / "reach.csv").unlink()
+    with pytest.raises(PipelineError, match=r"tells of own/reach\.csv, which is missing"):
+        publish(PublishOptions(str(run), ("own",), "mine", str(to)))
+    with pytest.raises(PipelineError, match="--name mine names one report"):
+        publish(PublishOptions(str(run), ("own", "other"), "mine", str(to)))
+
+
 def test_a_missing_report_or_picture_is_named(tmp_path):
     (tmp_path / "reports").mkdir()
     with pytest.raises(PipelineError, match="holds no reports"):
         publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
     (tmp_path / "reports" / "a.md").write_text("![c](gone.png)\n")
-    with pytest.raises(PipelineError, match="shows gone.png, which is missing"):
+    with pytest.raises(PipelineError, match="tells of gone.png, which is missing"):
         publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
     (tmp_path / "to" / "a").mkdir(parents=True)
     (tmp_path / "to" / "a" / "old.png").write_bytes(b"of an earlier report")
-    with pytest.raises(PipelineError, match="shows gone.png"):
+    with pytest.raises(PipelineError, match="tells of gone.png"):
         publish(PublishOptions(str(tmp_path), to=str(tmp_path / "to")))
     assert (tmp_path / "to" / "a" / "old.png").is_file()  # nothing is lost
     with pytest.raises(PipelineError, match="name another folder"):
         publish(PublishOptions(str(tmp_path), to=str(tmp_path / "reports")))
     with pytest.raises(PipelineError, match="b.md is missing"):
-        publish(PublishOptions(str(tmp_path), ("b",), str(tmp_path / "to")))
+        publish(PublishOptions(str(tmp_path), ("b",), to=str(tmp_path / "to")))

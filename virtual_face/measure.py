@@ -150,10 +150,10 @@ def measure(options: MeasureOptions) -> None:
     figures_of = {
         "faces found by MTCNN, generated": share(found),
         "faces found by MTCNN, 500 renders": share(render_found),
-        "both eyes, nose, lips, hair or bald head, generated": share(complete),
+        "both eyes, nose, lips, hair or bald head found by the parser, generated": share(complete),
         "spread within 15 % of the renders'": f"{int((abs(spread.ratio - 1) <= 0.15).sum())} of {len(spread)}",
-        "KID generated / renders": f"{kid[0]:.4f} ± {kid[1]:.4f}",
-        "KID renders / renders": f"{floor[0]:.4f} ± {floor[1]:.4f}",
+        "KID generated / renders, features of the oracle": f"{kid[0]:.4f} ± {kid[1]:.4f}",
+        "KID renders / renders, features of the oracle": f"{floor[0]:.4f} ± {floor[1]:.4f}",
         "concept share (young woman, good quality, no glasses)": share(oracle.concept(seen)),
     }
     if Path(options.training).exists():
