@@ -101,8 +101,7 @@ def run(options: ApplyOptions) -> None:
     group = Grouping(directions.grouping, directions.cuts).assign(bench.measure(codes, setting.position))[0]
     amounts = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None] * weights
     edited = directions.edit(np.repeat(codes, options.frames, axis=0), [group] * options.frames, amounts)
-    parts = [edited[start : start + bench.batch] for start in range(0, len(edited), bench.batch)]
-    images = [bench.images(part, setting.position) for part in parts]
+    images = [part for _, part in bench.draw(edited, setting.position)]
     scores = np.concatenate([bench.scores(part) for part in images])
     out = Path(options.out) if options.out else run_folder.path("vectorfind", "strips", _name(options, setting))
     labels = [" ".join(f"{value:+.1f}" for value in row) for row in amounts]

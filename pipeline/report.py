@@ -23,9 +23,9 @@ class Report:
     def __init__(self, title: str):
         self._parts: list[str | tuple[Path, str]] = [f"# {title}"]
 
-    def heading(self, text: str, level: int = 2) -> "Report":
+    def heading(self, text: str) -> "Report":
         """Add a heading."""
-        self._parts.append("#" * level + f" {text}")
+        self._parts.append(f"## {text}")
         return self
 
     def text(self, text: str) -> "Report":

@@ -48,11 +48,9 @@ def side_by_side(sheets: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
     return _labelled(joined, titles, [(left + 1, 1) for left in lefts])
 
 
-def save_sheet(
-    path: Path | str, images: np.ndarray, columns: int, gap: int = 2, labels: Sequence[str] | None = None
-) -> None:
+def save_sheet(path: Path | str, images: np.ndarray, columns: int, labels: Sequence[str] | None = None) -> None:
     """Write a contact sheet as JPEG or PNG, by the suffix."""
-    save_image(path, contact_sheet(images, columns, gap, labels))
+    save_image(path, contact_sheet(images, columns, labels=labels))
 
 
 def _labelled(sheet: np.ndarray, labels: Sequence[str], corners: list[tuple[int, int]]) -> np.ndarray:

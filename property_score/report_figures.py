@@ -149,12 +149,10 @@ def _unit(name: str, scorer: str) -> str:
 def _panels(
     path: Path, items: Sequence, draw: Callable, columns: int = 4, width: float = 3.2, height: float = 2.8
 ) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = -(-len(items) // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(items) :]:
         axis.set_axis_off()

@@ -45,7 +45,7 @@ def curved():
 def test_it_reaches_the_wished_change_from_any_position(position):
     bench = make_bench(batch=50, split=True)
     bench.scorer = CurvedScorer()
-    loop = loop_in(bench, position, kept_anew=True)
+    loop = loop_in(bench, position)
     codes = bench.encode(bench.latents(range(1000, 1006)), position)
     amounts = np.tile(np.array([[1.0, -0.8, 0.5]], np.float32), (6, 1))
     walk = loop.walk(codes, amounts)
@@ -53,7 +53,8 @@ def test_it_reaches_the_wished_change_from_any_position(position):
     assert (walk.why == REACHED).mean() >= 0.8
     reached = walk.why == REACHED
     np.testing.assert_allclose(moved[reached][:, COLUMNS], amounts[reached], atol=0.06)
-    assert np.abs(moved[reached][:, KEPT_COLUMNS]).mean() < 0.2
+    # The gradients of what is kept stay those of the unedited face, and bend away most in z.
+    assert np.abs(moved[reached][:, KEPT_COLUMNS]).mean() < (0.3 if position == "z" else 0.2)
     np.testing.assert_allclose(walk.scores, bench.measure(walk.codes, position), atol=2e-3)
 
 
@@ -448,8 +449,10 @@ def test_each_face_walks_alone_whatever_the_batch(curved):
     codes = curved.encode(curved.latents(range(1000, 1006)), "w")
     amounts = np.linspace(-1, 1, 18, dtype=np.float32).reshape(6, 3)
     together = loop_in(curved).walk(codes, amounts).codes
-    single = replace(loop_in(curved), bench=curved)
-    alone = np.concatenate([single.walk(codes[k : k + 1], amounts[k : k + 1]).codes for k in range(6)])
+    small = make_bench(batch=2)
+    small.scorer = curved.scorer
+    np.testing.assert_allclose(replace(loop_in(curved), bench=small).walk(codes, amounts).codes, together, atol=1e-5)
+    alone = np.concatenate([loop_in(curved).walk(codes[k : k + 1], amounts[k : k + 1]).codes for k in range(6)])
     np.testing.assert_allclose(together, alone, atol=2e-3)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -80,6 +80,12 @@ class Bench:
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
             return self.generator.decode(self._tensor(codes), position).float()
 
+    def draw(self, codes: np.ndarray, position: str) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Images of any number of codes [N, D], a batch at a time: (rows, float32 [n, 3, R, R] on the device)."""
+        for start in range(0, len(codes), self.batch):
+            rows = slice(start, min(start + self.batch, len(codes)))
+            yield rows, self.images(codes[rows], position)
+
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Scores float32 [N, 8] in the order of PROPERTIES; NaN where the scorer could not measure."""
         return read_scores(self.scorer, images)
@@ -89,13 +95,12 @@ class Bench:
 
         progress: called with the number of rows of each batch.
         """
-        parts = []
-        for start in range(0, len(codes), self.batch):
-            part = codes[start : start + self.batch]
-            parts.append(self.scores(self.images(part, position)))
+        found = np.empty((len(codes), len(PROPERTIES)), np.float32)
+        for rows, images in self.draw(codes, position):
+            found[rows] = self.scores(images)
             if progress is not None:
-                progress(len(part))
-        return np.concatenate(parts) if parts else np.empty((0, len(PROPERTIES)), np.float32)
+                progress(len(images))
+        return found
 
     def jacobian(
         self,

@@ -39,8 +39,8 @@ class LoopOptions:
     furthest: longest whole edit, in deviations of the pool's codes. softness: Tikhonov term of the kept readings, as a
     share of their own gradient's square; 0 would hold them at any price. trust: the gradients of the edited scores are
     computed anew where the last step's outcome was off by more than this share of the step; else they are corrected by
-    what the step did (Broyden 1965). kept_anew: compute those of the kept readings anew too, three times the work;
-    else they stay those of the unedited face, and only identity is corrected.
+    what the step did (Broyden 1965). Those of the kept readings stay those of the unedited face, and only identity is
+    corrected: to compute them anew is three times the work.
     """
 
     step: float = 0.4
@@ -49,7 +49,6 @@ class LoopOptions:
     furthest: float = 8.0
     softness: float = 0.05
     trust: float = 0.4
-    kept_anew: bool = False
 
 
 @dataclass
@@ -115,8 +114,7 @@ class ClosedLoop:
         walking = np.ones(count, bool)
         readings = np.arange(now.shape[1])
         edited = np.isin(readings, EDITED_COLUMNS)
-        learning = edited | (readings >= len(PROPERTIES)) | options.kept_anew
-        fresh = None if options.kept_anew else EDITED_COLUMNS
+        learning = edited | (readings >= len(PROPERTIES))
         for _ in range(options.most_steps):
             gap = target - now
             done = walking & (np.abs(gap[:, EDITED_COLUMNS]).max(1) <= options.tolerance)
@@ -156,15 +154,15 @@ class ClosedLoop:
             anew = rows[(surprise | ~better) & walking[rows]]
             if len(anew):
                 here = codes[anew] + moved[anew] @ self.factor.T
-                _, gradients = self._jacobian(here, None if features is None else features[anew], fresh)
-                jacobian[np.ix_(anew, readings if fresh is None else fresh)] = gradients
+                _, gradients = self._jacobian(here, None if features is None else features[anew], EDITED_COLUMNS)
+                jacobian[np.ix_(anew, EDITED_COLUMNS)] = gradients
         gap = np.abs((target - now)[:, EDITED_COLUMNS]).max(1)
         why[gap <= options.tolerance] = REACHED
         scores = now[:, : len(PROPERTIES)] * self.all_sds
         ends = codes + moved @ self.factor.T
         return Walk(ends.astype(np.float32), scores, np.linalg.norm(moved, axis=1), steps, why)
 
-    def reach(self, codes: np.ndarray, wish: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    def reach(self, codes: np.ndarray, wish: float) -> tuple[np.ndarray, np.ndarray]:
         """How far each property of each face can be taken alone, the others held.
 
         wish: deviations asked for at most. Returns (changes [N, 3, 2] down and up in deviations, why [N, 3, 2]).
@@ -196,9 +194,7 @@ class ClosedLoop:
     def _features(self, codes: np.ndarray) -> torch.Tensor | None:
         if self.identity is None:
             return None
-        parts = [codes[i : i + self.bench.batch] for i in range(0, len(codes), self.bench.batch)]
-        with torch.no_grad():
-            return torch.cat([self.identity(self.bench.images(part, self.position).clone()) for part in parts])
+        return features_of(self.bench, codes, self.position, self.identity)
 
     def _read(self, images: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
         sds = torch.from_numpy(self.all_sds).to(images)
@@ -219,9 +215,7 @@ class ClosedLoop:
     def _readings(self, codes: np.ndarray, features) -> np.ndarray:
         parts = []
         with torch.no_grad():
-            for start in range(0, len(codes), self.bench.batch):
-                rows = slice(start, start + self.bench.batch)
-                images = self.bench.images(codes[rows], self.position)
+            for rows, images in self.bench.draw(codes, self.position):
                 parts.append(self._read(images, None if features is None else features[rows]).float().cpu().numpy())
         return np.concatenate(parts)
 
@@ -278,11 +272,14 @@ def code_factor(codes, position: str) -> np.ndarray:
     return np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))).astype(np.float32)
 
 
+def features_of(bench: Bench, codes: np.ndarray, position: str, identity) -> torch.Tensor:
+    """Features [N, F] of codes [N, D] by a network that knows a face."""
+    with torch.no_grad():
+        # A copy: what was drawn in inference mode may take no part in a gradient later.
+        return torch.cat([identity(images.clone()) for _, images in bench.draw(codes, position)])
+
+
 def identity_scale(bench: Bench, codes: np.ndarray, position: str, identity) -> float:
     """Mean feature distance between neighbouring rows of codes [n, D], different people: the unit of drift."""
-    parts = []
-    with torch.no_grad():
-        for i in range(0, len(codes), bench.batch):
-            parts.append(identity(bench.images(codes[i : i + bench.batch], position).clone()))
-    features = torch.cat(parts)
+    features = features_of(bench, codes, position, identity)
     return float((features[1:] - features[:-1]).norm(dim=1).mean())

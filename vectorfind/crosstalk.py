@@ -25,11 +25,11 @@ BATCH = 10
 NO_GLASSES = 0.02
 
 
-def factors_of_people(count: int, first_seed: int = FIRST_SEED) -> torch.Tensor:
+def factors_of_people(count: int) -> torch.Tensor:
     """Factors float32 [count, K] of the first seeds whose render is a young woman of good quality with no glasses."""
     from virtual_face.population import factors_from_seeds, head_parameters
 
-    found, seed = [], first_seed
+    found, seed = [], FIRST_SEED
     while sum(map(len, found)) < count:
         factors = factors_from_seeds(list(range(seed, seed + 10 * count)))
         p = head_parameters(factors)

@@ -241,12 +241,15 @@ def outside_change(before: np.ndarray, after: np.ndarray, name: str) -> np.ndarr
 
 
 def _observe(bench: Bench, codes: np.ndarray, position: str, graders: list[Grader], judge: Judge | None):
+    """(scores [N, 8] by grader, attributes [N, 7], features [N, F], pictures uint8 [N, H, W, 3]) of codes [N, D].
+
+    Attributes and features as a Judge reads them, None without one.
+    """
     from stylegan.sampling import to_uint8
 
     scores = {grader.name: [] for grader in graders}
     attributes, features, pictures = [], [], []
-    for start in range(0, len(codes), bench.batch):
-        images = bench.images(codes[start : start + bench.batch], position)
+    for _, images in bench.draw(codes, position):
         pictures.append(to_uint8(images))
         for grader in graders:
             scores[grader.name].append(grader.scores(images))

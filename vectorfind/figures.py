@@ -23,11 +23,9 @@ STRIP_LEVELS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 def _panels(path: Path, draw: Callable, width: float = 3.6, height: float = 2.9, shared: bool = False) -> None:
     """A panel per edited property, filled by draw(axis, name); shared: on one y axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * len(EDITED), height), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, name in zip(figure.subplots(1, len(EDITED), sharey=shared), EDITED, strict=True):
         draw(axis, name)
         axis.set_title(name)
@@ -94,15 +92,14 @@ def draw_strips(
     directions: Editor,
     grouping: Grouping,
     seeds,
-    levels=STRIP_LEVELS,
 ) -> None:
-    """One sheet per edited property: a row per face, a column per level, the other properties left alone.
+    """One sheet per edited property: a row per face, a column per STRIP_LEVELS, the other properties left alone.
 
     Under each picture: the weight, and by how many deviations the score moved from the unedited face.
     """
     for i, path in enumerate(paths):
-        pictures, texts = _moved(bench, directions, grouping, seeds, i, levels)
-        save_sheet(path, pictures, columns=len(levels), labels=texts)
+        pictures, texts = _moved(bench, directions, grouping, seeds, i)
+        save_sheet(path, pictures, columns=len(STRIP_LEVELS), labels=texts)
 
 
 def draw_duel(
@@ -110,37 +107,36 @@ def draw_duel(
     bench: Bench,
     rivals: dict[str, tuple[Editor, Grouping]],
     seeds,
-    levels=STRIP_LEVELS,
 ) -> None:
     """A sheet of each editor beside that of the other, under its name: a row per property and face."""
     sheets = []
     for editor, grouping in rivals.values():
         pictures, texts = [], []
         for i, name in enumerate(EDITED):
-            moved, labels = _moved(bench, editor, grouping, seeds, i, levels)
+            moved, labels = _moved(bench, editor, grouping, seeds, i)
             pictures.append(moved)
             texts += [f"{name} {label}" for label in labels]
-        sheets.append(contact_sheet(np.concatenate(pictures), len(levels), labels=texts))
+        sheets.append(contact_sheet(np.concatenate(pictures), len(STRIP_LEVELS), labels=texts))
     save_image(path, side_by_side(sheets, list(rivals)))
 
 
-def _moved(bench: Bench, editor: Editor, grouping: Grouping, seeds, i: int, levels) -> tuple[np.ndarray, list[str]]:
+def _moved(bench: Bench, editor: Editor, grouping: Grouping, seeds, i: int) -> tuple[np.ndarray, list[str]]:
     """uint8 [F * L, H, W, 3] of faces moved along edited property i, and what was asked for and reached, as text."""
     from stylegan.sampling import to_uint8
 
     codes = bench.encode(bench.latents(seeds), editor.position)
     base = bench.measure(codes, editor.position)
     column = PROPERTIES.index(EDITED[i])
-    amounts = np.zeros((len(codes) * len(levels), len(EDITED)), np.float32)
-    amounts[:, i] = np.tile(levels, len(codes))
-    repeated, groups = (np.repeat(values, len(levels), axis=0) for values in (codes, grouping.assign(base)))
+    count = len(STRIP_LEVELS)
+    amounts = np.zeros((len(codes) * count, len(EDITED)), np.float32)
+    amounts[:, i] = np.tile(STRIP_LEVELS, len(codes))
+    repeated, groups = (np.repeat(values, count, axis=0) for values in (codes, grouping.assign(base)))
     edited = editor.edit(repeated, groups, amounts)
     pictures, scores = [], []
-    for start in range(0, len(edited), bench.batch):
-        images = bench.images(edited[start : start + bench.batch], editor.position)
+    for _, images in bench.draw(edited, editor.position):
         scores.append(bench.scores(images)[:, column])
         pictures.append(np.asarray(to_uint8(images)))
-    moved = (np.concatenate(scores) - np.repeat(base[:, column], len(levels))) / editor.score_sds[i]
+    moved = (np.concatenate(scores) - np.repeat(base[:, column], count)) / editor.score_sds[i]
     moved = moved.round(1) + 0.0  # which makes 0 of -0
     texts = [f"{weight:+g}: {change:+.1f}" for weight, change in zip(amounts[:, i], moved, strict=True)]
     return np.concatenate(pictures), texts
@@ -188,11 +184,9 @@ def draw_reach(path: Path, reach: pd.DataFrame, met: pd.DataFrame) -> None:
 
 def draw_leakage(path: Path, tables: dict[str, pd.DataFrame]) -> None:
     """A heat map per method: deviations of each other column (finder's scores, head, person) per intended deviation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 2.6 * len(tables)), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, (method, table) in zip(figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True):
         seen = table[table["column"].str.startswith("finder ") | ~table["column"].str.contains(" ")]
         wide = seen.pivot_table(index="property", columns="column", values="signed", sort=False, dropna=False)
@@ -213,14 +207,12 @@ def draw_passes(path: Path, judged: pd.DataFrame) -> None:
 
     The method that the least favourable grader passes most often is on top.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shares = judged.drop_duplicates(["method", "grader"])
     methods = list(shares.groupby("method")["pass_v8"].min().sort_values(kind="stable").index)
     graders = list(shares["grader"].unique())
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(methods)), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     thickness = 0.8 / len(graders)
     for k, grader in enumerate(graders):

@@ -282,8 +282,7 @@ def read_person(bench: Bench, codes, position: str, looks) -> np.ndarray:
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), PERSON_ROWS)).astype(int))
     parts = []
     with torch.no_grad(), progress_bar(len(rows), "reading how faces look") as bar:
-        for start in range(0, len(rows), bench.batch):
-            images = bench.images(codes[rows[start : start + bench.batch]], position).clone()
+        for _, images in bench.draw(codes[rows], position):
             parts.append(looks(images))
             bar.update(len(parts[-1]))
     read = np.concatenate(parts)

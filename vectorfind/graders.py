@@ -127,8 +127,7 @@ def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: s
         return graders
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SPREAD_FACES)).astype(int))
     found: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
-    for start in range(0, len(rows), bench.batch):
-        images = bench.images(codes[rows[start : start + bench.batch]], position)
+    for _, images in bench.draw(codes[rows], position):
         for name, scorer in scorers.items():
             found[name].append(read_scores(scorer, images))
     for name, scorer in scorers.items():

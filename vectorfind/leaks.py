@@ -61,11 +61,10 @@ def person_units(stage, latent_map) -> pd.DataFrame:
     if judge is None:
         return pd.DataFrame()
     codes = bench.encode(bench.latents(seeds), "w")
-    parts = [codes[start : start + bench.batch] for start in range(0, len(codes), bench.batch)]
     device = resolve_device(stage.options.device)
     everyone = load_generator(Profile.load(stage.options.profile).weight("generator"), device)
     faces = {
-        "persona": (bench.images(part, "w") for part in parts),
+        "persona": (images for _, images in bench.draw(codes, "w")),
         "all": (images for _, _, images in sample(everyone, seeds, bench.batch, device)),
     }
     read = {name: np.concatenate([judge.read(i)[0] for i in some]) for name, some in faces.items()}

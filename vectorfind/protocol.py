@@ -61,8 +61,7 @@ def run_graded(
 def score_codes(bench: Bench, codes: np.ndarray, position: str, graders: list[Grader], progress=None) -> dict:
     """Scores float32 [N, 8] of codes [N, D] by each grader, every image decoded once."""
     parts: dict[str, list[np.ndarray]] = {grader.name: [] for grader in graders}
-    for start in range(0, len(codes), bench.batch):
-        images = bench.images(codes[start : start + bench.batch], position)
+    for _, images in bench.draw(codes, position):
         for grader in graders:
             parts[grader.name].append(grader.scores(images))
         if progress is not None:

@@ -290,11 +290,15 @@ class Stage:
         return len(fits)
 
     def _import_vectors(self, pool, grouping) -> int:
+        from vectorfind.calibration import probes
         from vectorfind.directions import write_vector
         from vectorfind.published import import_vectors
 
         files = self.files
-        found, turned = import_vectors(self.bench, pool, grouping, self.options.vectors, files.setting.position)
+        with progress(probes(EDITED, grouping.names), "measuring sign and step of vectors") as bar:
+            found, turned = import_vectors(
+                self.bench, pool, grouping, self.options.vectors, files.setting.position, bar.update
+            )
         for i, name in enumerate(found.properties):
             for j, group in enumerate(found.groups):
                 write_vector(files.vector(name, group), found.units[i, j])

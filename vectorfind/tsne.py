@@ -47,11 +47,9 @@ def embed(codes: np.ndarray) -> np.ndarray:
 
 
 def _scatter(path: Path, points: np.ndarray, low: int, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 6.0), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     for part, colour, label in ((points[:low], "#2a6f97", "lowest"), (points[low:], "#c8553d", "highest")):
         axis.scatter(part[:, 0], part[:, 1], s=4, color=colour, label=label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,9 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.report import Report
+from vectorfind import verdict_words as words
 from vectorfind.crosstalk import PEOPLE, crosstalk_of
-from vectorfind.effects import FEWEST, WAYS, largest_leak
-from vectorfind.evaluate import ENOUGH
-from vectorfind.graders import SPREAD_FACES
+from vectorfind.effects import WAYS, largest_leak
 from vectorfind.leaks import (
     NOTABLE,
     beside_renders,
@@ -35,174 +34,161 @@ from vectorfind.targets import LEAK_ASKED, WISHES_ASKED, against_reference, pers
 from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
 
 DUEL_FACES = 2
-# What a newcomer needs to read the tables.
-WORDS = """- *Deviation*: the standard deviation of a score among the faces of the pool. *Edit*: in the
-  test a wish for eyes, mouth and pose at once, 50 for each face (on the usual grid eyes by -1.2 or 1.2, mouth by five
-  steps from -1.8 to 1.8, pose by five from -1.2 to 1.2 deviations, each with each); for side effects one property
-  alone, by one deviation. *Correlation*: of what was asked with what was measured, over the 50. It is blind to the size
-  of a change, which `slope` and `range` tell.
-- *Graders*: `finder`, the scorer that the directions were found by; `second`, a CNN trained on other faces;
-  `geometric`, face parser and geometry. All three measure by one definition of open and tilted: the CNNs learnt what
-  parser and geometry say, each on its own faces.
-- *Passes*: eyes / mouth / pose of a face correlate by .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7). *Reversed*: a
-  correlation below 0.
-- *Leak*: mean change of something else per achieved deviation of what is meant. *Oracle*: a network that reads head
-  and person of a picture; it trained no direction and no scorer."""
-# What only some settings need.
-WORDS_OF_METHODS = {
-    "model_loop": "- `model_loop` plans by a network that learnt the scores from the codes. What an edit has changed "
-    "is taken to be the mean of what that network and the finder say. It also keeps colours and places of the face's "
-    "parts as they are, which it learnt from the parser that `geometric` grades by; how far eyes and mouth are open, "
-    "and the roll, are not among them.",
-    "closed_loop": "- `closed_loop` follows the gradient of generator and finder, and keeps features of filter CNNs as "
-    "they are, which learnt from the oracle's labels.",
-}
-WORDS_OF_NAMES = {
-    "_mended": "the published settings mended",
-    "_conditional": "each direction is projected off those of all other scores",
-    "_8": "8 groups of faces by hair and background instead of 16",
-    "_ungrouped": "one group of all faces instead of 16",
-    "_cuts": "groups divided at published cuts instead of medians",
-}
-GRIDS_MEAN = {
-    "deviations": "Every face is asked for the same changes, in deviations of the score, whether it can follow or not. "
-    "A closed mouth cannot close further: `best possible` is the mean correlation, about, of an editor that obeys to "
-    "the letter until the score ends (first and last percentile of that grader's scores: the finder's in the whole "
-    f"pool, the others' in {SPREAD_FACES} of its faces).",
-    "reachable": "The changes that a face is asked for are slid, and where need be narrowed, into what its scores can "
-    "reach (first to last percentile over the pool): the five weights of a closed mouth are five ways to open it. "
-    "Correlations are of these weights with the measured score.",
-    "published": "The changes are the published ones, in units of the latent space; `slope` is per such unit.",
-}
-ONE_WAY = (
-    "Leaks are means over edits up and down: what moves the same way in both cancels. `one way`: of the edits up "
-    f"alone, or of those down, whichever drags more along; of {FEWEST} edits at least. Each method's leaks are of the "
-    "edits that it could bring to one deviation; a row tells those of the edits that both could."
-)
-GRIDS_IN_TITLE = {
-    "deviations": "",
-    "reachable": ", each face asked for what it can do",
-    "published": ", asked for the published weights",
-}
+PICTURES = {"strips": "strips.jpg", "passes": "passes.png", "leakage": "leakage.png"}
+
+
+@dataclass
+class Judged:
+    """What the settings of a verdict left on disk, tables by the name of the setting, in the order of their judgement.
+
+    judgement: `judgement.csv` of all, one below the other. reference: what all else is compared with. best: by the
+    strictest grader.
+    """
+
+    files: dict[str, Files]
+    judgement: pd.DataFrame
+    faces: dict[str, pd.DataFrame]
+    leaks: dict[str, pd.DataFrame]
+    costs: dict[str, pd.DataFrame]
+    edits: dict[str, pd.DataFrame]
+    reference: str
+    best: str
+
+    @classmethod
+    def read(cls, done: list[Files]) -> Judged:
+        """PipelineError for a table that is missing or damaged."""
+        files = {one.setting.name: one for one in done}
+
+        def tables(name: str) -> dict[str, pd.DataFrame]:
+            return {setting: _read(one.judged(name)) for setting, one in files.items()}
+
+        judgement = pd.concat(tables("judgement.csv").values(), ignore_index=True)
+        parts = (tables(f"{name}.csv") for name in ("judged_faces", "leakage", "side_effects", "matched_edits"))
+        return cls(files, judgement, *parts, _reference([one.setting for one in done]), _best(judgement))
+
+    @property
+    def rivals(self) -> list[str]:
+        """The reference, then the best where that is another one."""
+        return list(dict.fromkeys((self.reference, self.best)))
+
+
+@dataclass
+class Beside:
+    """What a verdict rests on besides the judgements; see `leaks`, `crosstalk`, `truth`, `reach`.
+
+    units, own_error: of the oracle. moves: of the factors, by method. fitted: judgement of the best method on the
+    reachable grid, met: `intended.csv` of it; None without.
+    """
+
+    units: pd.DataFrame
+    own_error: pd.DataFrame
+    moves: dict[str, pd.DataFrame]
+    fitted: pd.DataFrame | None
+    met: pd.DataFrame | None
+
+    @classmethod
+    def measure(cls, stage, known: Judged) -> Beside:
+        """Minutes of work; what is there and fresh is not measured again."""
+        from vectorfind.further import is_reached
+
+        latent_map, best = latent_map_behind(stage), known.files[known.best]
+        units = person_units(stage, latent_map)
+        own_error = in_deviations(crosstalk_of(stage), units)
+        moves = {name: moves_of(stage.with_setting(one.setting), latent_map) for name, one in known.files.items()}
+        met = _read(best.judged("intended.csv")) if is_reached(stage, best.setting) else None
+        return cls(units, own_error, moves, _within_reach(stage, best.setting), met)
 
 
 def write_verdict(stage, done: list[Files]) -> list[Path]:
     """Paired comparison, figures and the one-page verdict of settings that were judged before; returns the paths."""
-    from vectorfind.figures import draw_duel, draw_leakage, draw_passes
-    from vectorfind.further import is_reached, is_selected, is_swept, write_csv
+    from vectorfind.further import is_reached, is_selected, write_csv
 
-    run = stage.files.run
-    names = [files.setting.name for files in done]
-    judged = pd.concat([_read(files.judged("judgement.csv")) for files in done], ignore_index=True)
-    faces = {files.setting.name: _read(files.judged("judged_faces.csv")) for files in done}
-    leaks = {files.setting.name: _read(files.judged("leakage.csv")) for files in done}
-    costs = {files.setting.name: _read(files.judged("side_effects.csv")) for files in done}
-    edits = {files.setting.name: _read(files.judged("matched_edits.csv")) for files in done}
-    reference = _reference([files.setting for files in done])
-    paired = compare(faces, reference)
-    grid = stage.files.setting.grid
-    suffix = stage.files.setting.suffix
+    run, suffix = stage.files.run, stage.files.setting.suffix
+    known = Judged.read(done)
+    beside = Beside.measure(stage, known)
+    paired = compare(known.faces, known.reference)
+    tables = {"judgement": known.judgement, "paired": paired}
+    written = [run.path("vectorfind", "judgement", f"{name}{suffix}.csv") for name in tables]
+    for path, table in zip(written, tables.values(), strict=True):
+        write_csv(path, table)
     folder = run.path("reports", f"vectorfind{suffix}")
-    tables = {"judgement": judged, "paired": paired}
-    for name, table in tables.items():
-        write_csv(run.path("vectorfind", "judgement", f"{name}{suffix}.csv"), table)
-    best = _best(judged)
-    heat, passes = folder / "leakage.png", folder / "passes.png"
-    draw_leakage(heat, {name: leaks[name] for name in dict.fromkeys((best, reference))})
-    draw_passes(passes, judged)
-    rivals = list(dict.fromkeys((reference, best)))
-    strips = folder / "strips.jpg"
-    files_of = {files.setting.name: files for files in done}
-    settings = {name: files.setting for name, files in files_of.items()}
-    editors = {name: stage.with_setting(settings[name]).open_directions() for name in rivals}
-    draw_duel(strips, stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
-    report = Report(f"VectorFind: the verdict, pool of {stage.plan.rows:,}{GRIDS_IN_TITLE[grid]}")
+    pictures = _draw(stage, known, folder)
+    grid = stage.files.setting.grid
+    report = Report(f"VectorFind: the verdict, pool of {stage.plan.rows:,}{words.GRIDS_IN_TITLE[grid]}")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
-    report.text(_verdict(stage, judged, best)).text(_words(settings.values()))
-    latent_map = latent_map_behind(stage)
-    units, fitted = person_units(stage, latent_map), _within_reach(stage, settings[best])
-    own_error = in_deviations(crosstalk_of(stage), units)
-    moves = {name: moves_of(stage.with_setting(settings[name]), latent_map) for name in names}
-    alike = over_shared_edits(edits, (best, reference))
-    walked = files_of[best] if is_reached(stage, settings[best]) else None
-    met = None if walked is None else _read(walked.judged("intended.csv"))
-    asked = targets(judged, leaks, best, reference, fitted, alike, met)
-    report.table(asked, "Asked of the best method, and measured").text(GRIDS_MEAN[grid]).text(ONE_WAY)
-    if fitted is not None:
-        report.text(f"`reachable grid`: the same method on `--grid reachable`. {GRIDS_MEAN['reachable']}")
-    otherwise = person_leak_otherwise(leaks, best, reference, units, own_error, moves)
-    if len(otherwise):
-        report.table(otherwise, f"The largest leak to head or person in other units (asked: {LEAK_ASKED})").text(
-            "The leak to head or person above is told in deviations among this generator's faces, which are so alike "
-            "that what the oracle reads of them varies little, and partly by its own noise. The first row tells the "
-            "same readings in deviations among people of every kind, as the base generator draws them. The second "
-            "takes from them what the oracle reads into renders of which nothing but the meant property was moved "
-            "(see The judge judged). The third asks no network: a code of this world tells what it stands for."
-        )
-        report.text(in_own_units(leaks[best], units))
+    report.text(_verdict(stage, known)).text(words.words_for([one.setting for one in done]))
+    _tell_asked(report, known, beside, grid)
     if len(paired):
         report.table(
-            against_reference(paired, judged),
-            f"Gain on {reference} in mean correlation by the '{strictest(judged)}' grader, the same faces; in brackets "
-            "95 % intervals, surely: all of it on one side of 0",
+            against_reference(paired, known.judgement),
+            f"Gain on {known.reference} in mean correlation by the '{strictest(known.judgement)}' grader, the same "
+            "faces; in brackets 95 % intervals, surely: all of it on one side of 0",
         )
     report.figure(
-        strips,
-        f"The first {DUEL_FACES} faces of the test, each property moved alone, by {' (left) and '.join(rivals)}"
-        f"{' (right)' * (len(rivals) > 1)}; under each picture the deviations asked for and reached (finder)",
+        pictures["strips"],
+        f"The first {DUEL_FACES} faces of the test, each property moved alone, by {' (left) and '.join(known.rivals)}"
+        f"{' (right)' * (len(known.rivals) > 1)}; under each picture the deviations asked for and reached (finder)",
     )
-    report.heading("Methods and graders").table(
-        _overview(judged, faces), "Mean signed correlation, and share of passes"
-    ).text(
-        "In brackets: 95 % intervals over faces. `|corr|` and `monotone` (share of rising steps between the levels of "
-        "the grid): means of the three properties. `slope`: deviations per deviation asked for; `range`: "
-        "deviations from the lowest to the highest level; eyes / mouth / pose. `reversed`: of the worst property. "
-        f"`measured`: share of edits that the grader could read; a face of which it read less than {ENOUGH:.0%} does "
-        "not pass. An unmoved score has correlation 0."
-    )
-    report.figure(passes, "Share of faces that pass .92 / .88 / .88, by method and grader")
+    report.heading("Methods and graders")
+    report.table(_overview(known), "Mean signed correlation, and share of passes").text(words.METHODS)
+    report.figure(pictures["passes"], "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
-    report.table(_costs(leaks, costs, edits, reference), "At one achieved deviation of a property alone").text(
-        "`drift`: distance of the oracle's features, less what it reads as eyes, mouth and attitude of the head; 1 is "
-        "the distance between two people. The oracle's features helped to train the generator. `pixel`: mean change of "
-        "255 outside the property's region. `matched`: share of edits that could be brought to one deviation; `more "
-        "than`: mean difference from the reference, over faces, by the edits that both could. These are means of the "
-        "three properties. `leak to a score`: mean signed deviations of the score that is dragged along most, by the "
-        "least favourable grader; `change of a face`: mean size, whatever the sign, of the score where it is largest. "
-        "`leak to a person`: as `leak to a score`, of what the oracle reads (yaw, pitch, roll, gender, age, quality, "
-        "glasses), in deviations among the generator's faces: where hardly a face wears glasses, their deviation is "
-        "little."
-    )
+    report.table(_costs(known), "At one achieved deviation of a property alone").text(words.COSTS)
     report.figure(
-        heat,
+        pictures["leakage"],
         "Leakage: deviations of each score (finder), head and person (oracle) per deviation of the intended one (rows)",
     )
-    _tell_factors(report, moves)
-    _tell_own_error(report, leaks[best], own_error)
-    reached = [files for files in done if is_reached(stage, files.setting)]
-    written = [path for files in reached for path in _tell_reach(report, folder, files)]
+    _tell_factors(report, beside.moves)
+    _tell_own_error(report, known.leaks[known.best], beside.own_error)
+    for files in done:
+        if is_reached(stage, files.setting):
+            written += _tell_reach(report, folder, files)
     for files in done:
         if is_selected(stage, files.setting):
-            report.heading(f"Faces that {files.setting.name} is kept for").table(_read(rates_of(files))).text(
-                "Chosen by the finder at .92 / .88 / .88, confirmed by each grader at the same bars on other noise: of "
-                "the generator, and of a camera that takes every picture anew. `noise`: what these alone change, in "
-                "deviations of the edited scores. Of the published hand-kept cases 9 of 22 passed again."
-            )
+            report.heading(f"Faces that {files.setting.name} is kept for")
+            report.table(_read(rates_of(files))).text(words.SELECTED)
+    _tell_questions(report, stage, known)
+    return [*written, *pictures.values(), report.write(run.path("reports", f"vectorfind{suffix}.md"))]
+
+
+def _draw(stage, known: Judged, folder: Path) -> dict[str, Path]:
+    """The pictures of a verdict: strips of both rivals, shares of passes, heat maps of leaks."""
+    from vectorfind.figures import draw_duel, draw_leakage, draw_passes
+
+    pictures = {name: folder / file for name, file in PICTURES.items()}
+    editors = {name: stage.with_setting(known.files[name].setting).open_directions() for name in known.rivals}
+    draw_duel(pictures["strips"], stage.bench, editors, stage.plan.test_seeds[:DUEL_FACES])
+    draw_passes(pictures["passes"], known.judgement)
+    draw_leakage(pictures["leakage"], {name: known.leaks[name] for name in reversed(known.rivals)})
+    return pictures
+
+
+def _tell_asked(report: Report, known: Judged, beside: Beside, grid: str) -> None:
+    """What is asked of the best method, and what it drags along of the person, read in several ways."""
+    best, reference, leaks = known.best, known.reference, known.leaks
+    alike = over_shared_edits(known.edits, (best, reference))
+    asked = targets(known.judgement, leaks, best, reference, beside.fitted, alike, beside.met)
+    report.table(asked, "Asked of the best method, and measured").text(words.GRIDS_MEAN[grid]).text(words.ONE_WAY)
+    if beside.fitted is not None:
+        report.text(f"`reachable grid`: the same method on `--grid reachable`. {words.GRIDS_MEAN['reachable']}")
+    otherwise = person_leak_otherwise(leaks, best, reference, beside.units, beside.own_error, beside.moves)
+    if len(otherwise):
+        report.table(otherwise, f"The largest leak to head or person in other units (asked: {LEAK_ASKED})")
+        report.text(words.OTHERWISE).text(in_own_units(leaks[best], beside.units))
+
+
+def _tell_questions(report: Report, stage, known: Judged) -> None:
+    """The two open questions, answered from the judgements and from a sweep of the same run."""
+    from vectorfind.further import is_swept
+
+    run, swept = stage.files.run, is_swept(stage)
     report.heading("Two questions that the published project left open")
-    swept = is_swept(stage)
-    report.text(obedience(faces, edits, best)).text(many_samples(read_sweep(table_of(run)) if swept else None))
+    report.text(obedience(known.faces, known.edits, known.best))
+    report.text(many_samples(read_sweep(table_of(run)) if swept else None))
     for figure in sweep_figures(run) if swept else ():
         axis = figure.stem.removeprefix("corr_")
         report.figure(figure, f"Mean signed correlation against {axis}, from the sweep (finder, grid of deviations)")
-    return [
-        *(run.path("vectorfind", "judgement", f"{name}{suffix}.csv") for name in tables),
-        heat,
-        passes,
-        strips,
-        *written,
-        report.write(run.path("reports", f"vectorfind{suffix}.md")),
-    ]
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -226,22 +212,10 @@ def _best(judged: pd.DataFrame) -> str:
     return str(part.groupby("method", sort=False)["corr"].mean().idxmax())
 
 
-def _words(settings) -> str:
-    """What a newcomer needs to read the tables of some settings."""
-    told = [words for method, words in WORDS_OF_METHODS.items() if method in {one.method for one in settings}]
-    endings = [
-        f"`{ending}`, {words}"
-        for ending, words in WORDS_OF_NAMES.items()
-        if any(ending in one.name for one in settings)
-    ]
-    names = "; ".join(["- Names: the method, and the position in the generator that it edits", *endings]) + "."
-    return "\n".join([WORDS, *told, names])
-
-
-def _verdict(stage, judged: pd.DataFrame, best: str) -> str:
+def _verdict(stage, known: Judged) -> str:
     return (
         f"{stage.plan.rows} samples, {stage.plan.faces} faces that trained nothing, 50 edits each. Best by the "
-        f"'{strictest(judged)}' grader, on these same faces: **{best}**."
+        f"'{strictest(known.judgement)}' grader, on these same faces: **{known.best}**."
     )
 
 
@@ -255,9 +229,10 @@ def _within_reach(stage, setting: Setting) -> pd.DataFrame | None:
     return _read(Files(stage.files.run, wish).judged("judgement.csv"))
 
 
-def _overview(judged: pd.DataFrame, faces: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    rows = []
-    for (method, grader), part in judged.groupby(["method", "grader"], sort=False):
+def _overview(known: Judged) -> pd.DataFrame:
+    """A row per method and grader."""
+    rows, faces = [], known.faces
+    for (method, grader), part in known.judgement.groupby(["method", "grader"], sort=False):
         part = part.set_index("property")
         row = {"method": method, "grader": grader}
         for name in EDITED:
@@ -273,7 +248,9 @@ def _overview(judged: pd.DataFrame, faces: dict[str, pd.DataFrame]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _costs(leaks: dict, costs: dict, edits: dict, reference: str) -> pd.DataFrame:
+def _costs(known: Judged) -> pd.DataFrame:
+    """A row per method: what an edit of one deviation costs beside its property."""
+    leaks, costs, edits, reference = known.leaks, known.costs, known.edits, known.reference
     keys, rows = ["seed", "property", "asked"], []
     base = edits[reference][edits[reference]["matched"]].set_index(keys)
     for name, table in costs.items():
