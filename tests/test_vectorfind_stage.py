@@ -1,5 +1,6 @@
 """Stage 6 on a run folder: all tables and figures there, run again nothing new, stopped anywhere the same tables."""
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -15,6 +16,7 @@ import vectorfind.stage
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from vectorfind.directions import read_vectors, write_vector
+from vectorfind.stage import CODE
 
 RESULTS = "vectorfind/image_generation_report/svm_w"
 TABLES = (
@@ -417,3 +419,21 @@ def test_the_report_tells_the_grid_of_its_test(stage, grid, word):
     run = stage(grid=grid, groups="none")
     text = (run / f"reports/vectorfind_svm_w_ungrouped_{grid}_grid.md").read_text()
     assert text.startswith(f"# VectorFind: svm_w_ungrouped_{grid}_grid\n") and word in text
+
+
+# What a step imports and yet does not rest on: it finds, loads, checks, trains, draws or shows, or is a step before.
+NO_GROUND = re.compile(
+    r"pipeline\.(?!seeds|report)|cnn\.(fit|models|settings)|stylegan\.checkpoint|property_score\.(tables|measure)|"
+    r"property_score\.second_grader|vectorfind\.(editor|figures|finding|further|pool|setting)"
+)
+
+
+@pytest.mark.parametrize("step", [name for name in CODE if name != "report"])
+def test_a_change_of_any_code_that_a_step_rests_on_makes_it_stale(step):
+    root = Path(run_vectorfind.__file__).parent
+    ours = {path.parent.name for path in root.glob("*/__init__.py")}
+    for module in CODE[step]:
+        for node in ast.walk(ast.parse((root / f"{module.replace('.', '/')}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ours:
+                known = node.module in CODE[step] or NO_GROUND.match(node.module)
+                assert known, f"{module} imports {node.module}, which CODE['{step}'] lacks"

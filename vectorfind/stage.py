@@ -29,6 +29,7 @@ _EDITING = (
     "vectorfind.score_model",
     "vectorfind.network_editor",
     "vectorfind.gradient_net",
+    "vectorfind.calibration",
 )
 # What reads a picture by parser and geometry.
 _PARSING = (
@@ -47,13 +48,16 @@ _PARSING = (
     "segmentation.parsenet",
     "segmentation.classes",
     "segmentation.face_crop",
+    "stylegan.sampling",
+    "virtual_face.oracle",
+    "virtual_face.population",
 )
-_GRADING = ("vectorfind.graders", "property_score.second_grader", *_PARSING)
+_GRADING = ("vectorfind.graders", "property_score.graders", "property_score.second_grader", *_PARSING)
 # What the oracle reads, and how pictures are compared.
 _READING = ("stylegan.sampling", "virtual_face.oracle", "virtual_face.population")
-_TESTING = ("vectorfind.protocol", "vectorfind.evaluate", "vectorfind.grid", *_GRADING)
+_TESTING = ("vectorfind.protocol", "vectorfind.evaluate", "vectorfind.grid", "pipeline.report", *_GRADING)
 CODE = {
-    "pool": ("vectorfind.pool", "vectorfind.bench", "pipeline.seeds", *_MODELS),
+    "pool": ("vectorfind.pool", "vectorfind.bench", "vectorfind.names", "pipeline.seeds", *_MODELS),
     "directions": (
         "vectorfind.finding",
         "vectorfind.published",
@@ -63,7 +67,6 @@ CODE = {
         "vectorfind.grid",
         "vectorfind.methods",
         "vectorfind.mended",
-        "vectorfind.calibration",
         "vectorfind.network_training",
         *_PARSING,
         *_EDITING,
@@ -73,7 +76,7 @@ CODE = {
     "judge": (*_TESTING, *_EDITING, *_MODELS),
     "reach": ("vectorfind.reach", *_EDITING, *_MODELS),
     "select": ("vectorfind.selection", "vectorfind.published", "vectorfind.figures", *_TESTING, *_EDITING, *_MODELS),
-    "effects": ("vectorfind.effects", "vectorfind.protocol", *_READING, *_GRADING, *_EDITING, *_MODELS),
+    "effects": ("vectorfind.effects", *_READING, *_TESTING, *_EDITING, *_MODELS),
     # All that a row of a sweep goes through.
     "sweep": (
         "vectorfind.sweep",
@@ -83,7 +86,6 @@ CODE = {
         "cnn.filter_cnn",
         "vectorfind.methods",
         "vectorfind.mended",
-        "vectorfind.calibration",
         "vectorfind.network_training",
         "vectorfind.effects",
         *_READING,
