@@ -1,19 +1,21 @@
 """Directions: right way up, one deviation long, bound to their generator, in the published format."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from vectorfind_world import gradients, make_bench
+from vectorfind_world import W, gradients, make_bench
 
+import vectorfind.methods
 from pipeline.artefacts import read_json
 from pipeline.errors import PipelineError
 from vectorfind.calibration import LONGEST_STEP, calibrate
 from vectorfind.directions import DirectionSet, read_vectors, write_vector
 from vectorfind.finding import accuracy_table, find_directions, find_networks
 from vectorfind.groups import PUBLISHED_CUTS, Grouping
-from vectorfind.methods import MethodOptions
+from vectorfind.methods import BYTES_PER_NUMBER, MethodOptions
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import plan_for, sample_pool
 from vectorfind.setting import Setting
@@ -94,16 +96,33 @@ def test_svm_reports_its_held_out_accuracy_and_whether_it_converged(world):
     assert accuracy_table(eyes.iloc[1:2])["accuracy"].isna().all()
 
 
-def test_a_score_that_never_varies_has_no_direction(world):
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_a_score_that_never_varies_has_no_direction(world, value):
     bench, pool = world
     alike = pool.head(100)
     alike._scores = np.array(alike.scores)
-    alike.scores[:, PROPERTIES.index("mouth")] = 0.5
+    alike.scores[:, PROPERTIES.index("mouth")] = value
     grouping = Grouping.at_medians("none", alike.scores)
-    for method in ("svm", "gradient"):
-        find = find_directions if method == "svm" else find_networks
-        with pytest.raises(PipelineError, match="mouth score is the same for all of its 100 samples"):
-            find(bench, alike, grouping, Setting(method, groups="none"), MethodOptions())
+    for method, mended in product(("svm", "ridge", "gradient"), (False, True)):
+        find = find_networks if method == "gradient" else find_directions
+        with pytest.raises(
+            PipelineError, match="mouth score is the same for all of its 100 samples, or was not measured"
+        ):
+            find(bench, alike, grouping, Setting(method, groups="none", mended=mended), MethodOptions())
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_an_svm_is_given_no_more_samples_than_memory_holds(world, monkeypatch, mended):
+    bench, pool = world
+    grouping = Grouping.at_medians("none", pool.scores)
+    wish = bench, pool, grouping, Setting(groups="none", mended=mended), MethodOptions()
+    found, whole = find_directions(*wish)
+    monkeypatch.setattr(vectorfind.methods, "SVM_BYTES", 60 * BYTES_PER_NUMBER * W)
+    fewer, fits = find_directions(*wish)
+    # A fifth of the extremes is held out at the published settings.
+    assert (fits["samples"] <= 60).all() and (fits["samples"] >= (40 if mended else 48)).all()
+    assert (whole["samples"] > 60).all()
+    assert ((found.units * fewer.units).sum(2) > 0.6).all()
 
 
 def test_a_solver_that_stops_early_is_recorded_not_hidden(world):

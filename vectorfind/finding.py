@@ -88,7 +88,8 @@ def find_directions(
 
 def edited_deviations(pool: Pool) -> np.ndarray:
     """Deviations float64 [3] of the edited scores over the pool; PipelineError where one does not vary."""
-    sds = np.array([np.nanstd(pool.score(name), ddof=1) for name in EDITED])
+    columns = [pool.score(name) for name in EDITED]
+    sds = np.array([np.nanstd(one, ddof=1) if np.isfinite(one).sum() > 1 else 0.0 for one in columns])
     for name, sd in zip(EDITED, sds, strict=True):
         if not sd > 0:
             raise PipelineError(
