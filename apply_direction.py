@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipeline.command import StageOptions, Summary, main
 from pipeline.errors import PipelineError
@@ -13,7 +13,7 @@ from pipeline.images import SUFFIXES
 from pipeline.profile import Profile
 from pipeline.run import Run
 from vectorfind.models import locate, open_bench, open_identity
-from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.names import EDITED, PROPERTIES, Cuts, GroupsName, Method, Position
 from vectorfind.setting import Files, Setting
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ class ApplyOptions(StageOptions):
     """Pictures in the strip; the first is the face as it is, the last has the full weights."""
     out: str = ""
     """PNG or JPEG to write; by default in vectorfind/strips of the run."""
-    method: Literal["svm", "ridge", "imported", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
+    method: Method = "svm"
     """Whose directions; imported: those of `run_vectorfind.py --vectors`."""
-    position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
+    position: Position = "w"
     """Where in the generator."""
-    groups: Literal["16", "8", "none"] = "16"
+    groups: GroupsName = "16"
     """Grouping of the directions."""
     conditional: bool = False
     """The directions that leave the other properties alone."""
     mended: bool = False
     """The mended form of the method."""
-    cuts: Literal["medians", "v7", "v8", "v9"] = "medians"
+    cuts: Cuts = "medians"
     """Where the groups of the directions begin."""
     generator: str = "v9"
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""

@@ -16,7 +16,16 @@ from pipeline.run import Run
 from vectorfind.further import FURTHER, check_further
 from vectorfind.groups import Grouping
 from vectorfind.models import locate, resolve_precision
-from vectorfind.names import EDITED, GRADERS, vector_file
+from vectorfind.names import (
+    EDITED,
+    GRADERS,
+    Cuts,
+    GraderName,
+    GridName,
+    GroupsName,
+    Position,
+    vector_file,
+)
 from vectorfind.setting import POOL_START, SEED_SPAN, TEST_START, TEST_STOP, Files, Setting
 from vectorfind.stage import CODE, Plan, Stage
 
@@ -67,28 +76,28 @@ class VectorFindOptions(StageOptions):
     direction. gradient: of a small network at each face. mixed: gradient for the eyes, svm for the rest. closed_loop:
     true gradient through generator and scorer, step by step until the intended value is reached. model_loop: the same
     loop by the slopes of a network that learned all scores from the pool."""
-    position: Literal["z", "w", "mapping_split1", "mapping_split2"] = "w"
+    position: Position = "w"
     """Where in the generator the directions live; the split positions need a v9 generator."""
-    groups: Literal["16", "8", "none"] = "16"
+    groups: GroupsName = "16"
     """Number of groups of faces with directions of their own."""
     conditional: bool = False
     """Make each direction leave the other two properties, hair and background alone."""
     mended: bool = False
     """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks."""
-    cuts: Literal["medians", "v7", "v8", "v9"] = "medians"
+    cuts: Cuts = "medians"
     """Where the groups begin: at the medians of the pool, or at the published ones of a version."""
     k_percent: float | None = None
     """svm: share of each group, at either end of the score, that trains it; by default what the profile says."""
     faces: int | None = None
     """Faces of the test; by default what the profile says."""
-    grid: Literal["deviations", "published", "reachable"] = "deviations"
+    grid: GridName = "deviations"
     """Weights of the 50 edits: score deviations; those published for the method and position, in latent units; or
     deviations slid for each face into what its scores can reach."""
     generator: str = "v9"
     """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
     """Path of a property CNN; by default that of this run's stage 4b."""
-    graders: tuple[Literal["finder", "second", "geometric"], ...] = ("finder", "second", "geometric")
+    graders: tuple[GraderName, ...] = ("finder", "second", "geometric")
     """Who judges (judge, effects, select, compare): the scorer that finds, the second CNN, parser and geometry."""
     methods: tuple[str, ...] = (
         "svm",
@@ -101,13 +110,13 @@ class VectorFindOptions(StageOptions):
         "model_loop",
     )
     """compare, sweep: methods as reports name them, with _mended and _conditional."""
-    positions: tuple[Literal["z", "w", "mapping_split1", "mapping_split2"], ...] = ("w",)
+    positions: tuple[Position, ...] = ("w",)
     """compare, sweep, pool: positions; the pool stores z, w and all of these (`pool` alone: all that there are)."""
     sizes: tuple[int, ...] = ()
     """sweep: numbers of samples; by default the whole pool."""
     k_percents: tuple[float, ...] = ()
     """sweep: shares at either end that train the SVM; by default the one of --k-percent."""
-    groupings: tuple[Literal["16", "8", "none"], ...] = ("16",)
+    groupings: tuple[GroupsName, ...] = ("16",)
     """sweep: numbers of groups."""
     vectors: str = ""
     """Folder of vector CSVs in the published format, used instead of finding directions: method `imported`."""
@@ -155,7 +164,7 @@ def plan(options: VectorFindOptions) -> Plan:
         passes=_passes(profile),
         pool_start=pool_start,
         test_seeds=range(test_start, test_start + chosen["faces"]),
-        codes={step: code_version(*modules) for step, modules in CODE.items()},
+        code_versions={step: code_version(*modules) for step, modules in CODE.items()},
         graders=tuple(name for name in GRADERS if name == "finder" or name in options.graders),
         precision=resolve_precision(options.precision, options.device),
         beside=_beside(profile, setting) if options.steps == STEPS else (),

@@ -262,6 +262,17 @@ def test_where_a_reading_is_promised_the_scorer_is_followed():
     assert to_the_letter(loop_in(bench)).options == LoopOptions()
 
 
+def test_faces_that_are_walked_together_reach_what_they_would_alone(curved):
+    loop, small = model_loop_in(curved), make_bench(batch=6)
+    small.scorer = curved.scorer
+    together, alone = (reach_table(one, range(2000, 2010)) for one in (loop, replace(loop, bench=small)))
+    pd.testing.assert_frame_equal(together, alone, atol=2e-3)
+    keys = ["seed", "walk", "property", "intended"]
+    found, apart = (intended_table(one, together).set_index(keys) for one in (loop, replace(loop, bench=small)))
+    assert len(found) > 60 and found.index.is_unique
+    assert (found["achieved"] - apart["achieved"].reindex(found.index)).abs().max() < 2e-3
+
+
 def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):
     read = torch.randn(3 * 16 * 16, 2, generator=torch.Generator().manual_seed(7)) * 0.05
     codes = curved.encode(curved.latents(range(1500)), "w")

@@ -53,7 +53,11 @@ class LoopOptions:
 
 @dataclass
 class Walk:
-    """Where the loop ended: codes [N, D], scores [N, 8], length [N] (pool deviations), steps [N], why [N]."""
+    """Where the loop ended.
+
+    codes float32 [N, D]. scores float32 [N, 8]: as the scorer tells them, not in deviations. length float32 [N] of the
+    edits in deviations of the pool's codes. steps int [N] taken. why [N]: REACHED, TOO_FAR, STUCK or OUT_OF_STEPS.
+    """
 
     codes: np.ndarray
     scores: np.ndarray

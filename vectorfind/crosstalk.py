@@ -15,7 +15,7 @@ from pipeline.progress import progress
 from vectorfind.effects import MATCHED_WITHIN, ORACLE_ATTRIBUTES, Effects, Judge, leakage
 from vectorfind.graders import finder_of
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.pool import identity
+from vectorfind.pool import pool_digest
 
 # Seeds that no network was trained or tried on: held-out renders begin at 1,000,000, training's at 10,000,000.
 FIRST_SEED, PEOPLE = 2_000_000, 60
@@ -111,7 +111,7 @@ def crosstalk_of(stage) -> pd.DataFrame:
     path = stage.files.run.path("vectorfind", "judgement", "crosstalk.csv")
     about = {
         "options": {
-            "pool": identity(stage.files.pool),
+            "pool": pool_digest(stage.files.pool),
             "rows": stage.plan.rows,
             "people": PEOPLE,
             "resolution": stage.bench.generator.resolution,

@@ -34,7 +34,7 @@ MATCHED_WITHIN = 0.15
 ROUNDS = 4
 WAYS = ("up", "down")
 # Edits below which the mean of one way says nothing.
-FEWEST = 20
+FEWEST_EDITS = 20
 
 
 class Judge:
@@ -217,11 +217,11 @@ def largest_leak(table: pd.DataFrame, ways: Sequence[str] = ("signed",)) -> tupl
     """What is dragged along most, and its mean signed change per deviation: ("eyes > second hairstyle", .12).
 
     ways: columns of `leakage` to look through; of "up" and "down" the name tells which: "eyes up > second hairstyle".
-    A mean of one way of fewer than FEWEST edits is passed over.
+    A mean of one way of fewer than FEWEST_EDITS edits is passed over.
     """
     found = []
     for way in ways:
-        enough = table[f"edits_{way}"] >= FEWEST if way in WAYS else True
+        enough = table[f"edits_{way}"] >= FEWEST_EDITS if way in WAYS else True
         others = table[~table["intended"] & table[way].notna() & enough]
         if len(others):
             worst = others.loc[others[way].abs().idxmax()]

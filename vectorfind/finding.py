@@ -201,18 +201,18 @@ def find_networks(
         more = more[more["property"] != EDITED[0]].copy()
     about = provenance_of(bench, pool, setting, {**asdict(options), "training": asdict(training)})
     editor = NetworkEditor(
-        setting.position,
-        nets,
-        mean,
-        spread,
-        sds,
-        {},
-        training.substeps,
-        _kept_normals(codes, pool.scores, options) if setting.conditional else None,
-        vectors,
-        grouping.kind,
-        grouping.cuts,
-        about,
+        position=setting.position,
+        nets=nets,
+        mean=mean,
+        spread=spread,
+        score_sds=sds,
+        steps={},
+        substeps=training.substeps,
+        kept=_kept_normals(codes, pool.scores, options) if setting.conditional else None,
+        vectors=vectors,
+        grouping=grouping.kind,
+        cuts=grouping.cuts,
+        provenance=about,
     )
     probed = np.linspace(0, len(rows) - 1, min(PROBED_FACES, len(rows))).astype(int)
     capped, flipped = editor.calibrate(bench, codes[rows[probed]], grouping.assign(pool.scores[rows[probed]]))

@@ -11,8 +11,8 @@ from pipeline.artefacts import atomic, is_fresh, read_json, stamp_path
 from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile
 from pipeline.progress import progress
-from vectorfind.names import POSITIONS
-from vectorfind.setting import METHOD_NAMES, Files, Setting
+from vectorfind.names import METHODS, POSITIONS
+from vectorfind.setting import Files, Setting
 from vectorfind.stage import Plan, Stage
 
 
@@ -263,7 +263,7 @@ def named_settings(options, position: str, groups: str) -> list[Setting]:
 def others(settings: list[Setting]) -> list[Setting]:
     """The settings of every method at every position that differ from these in nothing else."""
     found, like = [], settings[0]
-    for position, name in product(POSITIONS, METHOD_NAMES):
+    for position, name in product(POSITIONS, METHODS):
         for mended, conditional in product((False, True), repeat=2):
             try:
                 wish = replace(like, method=name, position=position, mended=mended, conditional=conditional)
@@ -368,11 +368,11 @@ def oracle_file(stage: Stage) -> dict:
 def sweep_about(stage: Stage, faces: int | None = None) -> dict:
     """What the rows of `sweep.csv` rest on; faces: those of the stage's test by default."""
     from vectorfind.models import identity_files
-    from vectorfind.pool import identity
+    from vectorfind.pool import pool_digest
 
     profile = Profile.load(stage.options.profile)
     loops = identity_files(profile, "closed_loop") | identity_files(profile, "model_loop")
-    wish = _faces(stage, faces) | {"cuts": stage.options.cuts, "pool": identity(stage.files.pool)}
+    wish = _faces(stage, faces) | {"cuts": stage.options.cuts, "pool": pool_digest(stage.files.pool)}
     return stage.stamped("sweep", wish, stage.inputs(**loops, **oracle_file(stage)))
 
 

@@ -1,11 +1,19 @@
-"""The words of this folder: properties, those that are edited, and where in the generator a code can be read."""
+"""The words of this folder: properties, those that are edited, and the names that options choose from."""
 
 from pathlib import Path
+from typing import Literal, get_args
 
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std", "hairstyle")
 EDITED = ("eyes", "mouth", "pose")
-GRADERS = ("finder", "second", "geometric")
-POSITIONS = ("z", "w", "mapping_split1", "mapping_split2")
+GraderName = Literal["finder", "second", "geometric"]
+# Where in the generator a code can be read.
+Position = Literal["z", "w", "mapping_split1", "mapping_split2"]
+GroupsName = Literal["16", "8", "none"]
+Cuts = Literal["medians", "v7", "v8", "v9"]
+GridName = Literal["deviations", "published", "reachable"]
+# `imported`: vectors that were read from files.
+Method = Literal["svm", "ridge", "imported", "gradient", "mixed", "closed_loop", "model_loop"]
+GRADERS, POSITIONS, METHODS = get_args(GraderName), get_args(Position), get_args(Method)
 
 
 def vector_file(name: str, position: str, group: str) -> str:

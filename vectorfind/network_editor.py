@@ -157,18 +157,12 @@ class NetworkEditor:
             load_into(net, read_weights(file), file)
             nets[name] = net.eval().requires_grad_(False)
         return cls(
-            about["position"],
-            nets,
-            arrays["mean"],
-            arrays["spread"],
-            arrays["score_sds"],
-            about["steps"],
-            about["substeps"],
-            arrays["kept"] if about["conditional"] else None,
-            DirectionSet.load(mixed_file(path), bench) if about["vectors"] else None,
-            about["grouping"],
-            tuple(about["cuts"]),
-            about["provenance"],
+            nets=nets,
+            kept=arrays["kept"] if about["conditional"] else None,
+            vectors=DirectionSet.load(mixed_file(path), bench) if about["vectors"] else None,
+            cuts=tuple(about["cuts"]),
+            **{name: arrays[name] for name in ("mean", "spread", "score_sds")},
+            **{name: about[name] for name in ("position", "steps", "substeps", "grouping", "provenance")},
         )
 
 

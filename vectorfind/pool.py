@@ -191,7 +191,7 @@ def difference(old: PoolPlan, new: PoolPlan) -> str:
     return next((f"{name} changed" for name in IDENTITY if getattr(old, name) != getattr(new, name)), "")
 
 
-def identity(folder) -> str | None:
+def pool_digest(folder) -> str | None:
     """A digest of what the pool's rows depend on; None if there is no pool. More rows or positions do not change it."""
     plan = read_plan(folder)
     if plan is None:

@@ -57,15 +57,15 @@ def import_vectors(
         "pool_seed_start": pool.plan.seed_start,
     }
     directions = DirectionSet(
-        EDITED,
-        tuple(grouping.names),
-        position,
-        found.units,
-        found.steps,
-        sds.astype(np.float32),
-        grouping.kind,
-        grouping.cuts,
-        provenance,
+        properties=EDITED,
+        groups=tuple(grouping.names),
+        position=position,
+        units=found.units,
+        steps=found.steps,
+        score_sds=sds.astype(np.float32),
+        grouping=grouping.kind,
+        cuts=grouping.cuts,
+        provenance=provenance,
     )
     return directions, found.flipped
 

@@ -91,7 +91,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
         with noise_of(stage.bench, CHOOSING):
             cameras = with_cameras(graders, CHOOSING)
             first = run_graded(stage.bench, editor, grouping, seeds, grid, cameras[:1], bar.update)[FINDER]
-            looks = _looks(stage.bench, cameras, seeds)
+            unedited = _edited_scores(stage.bench, cameras, seeds)
         faces = per_face(first)
         faces = faces[passed(faces, BARS["v8"])]
         again = {}
@@ -99,7 +99,7 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
             cameras = with_cameras(graders, CONFIRMING)
             if len(faces):
                 again = run_graded(stage.bench, editor, grouping, faces["seed"], grid, cameras, bar.update)
-            other_looks = _looks(stage.bench, cameras, seeds)
+            unedited_again = _edited_scores(stage.bench, cameras, seeds)
     chosen = faces[["seed", "group_name", *(f"{name}_corr" for name in EDITED)]].reset_index(drop=True)
     everyone, rates = np.ones(len(chosen), bool), []
     for grader in graders:
@@ -113,13 +113,13 @@ def choose(stage, editor: Editor, grouping: Grouping, graders: list[Grader]) -> 
         low, high = wilson_interval(int(ok.sum()), len(ok))
         share = float(ok.mean()) if len(ok) else float("nan")
         row = {"grader": grader.name, "tested": len(seeds), "chosen": len(ok), "confirmed": int(ok.sum())}
-        noise = np.sqrt(np.nanmean((other_looks[grader.name] - looks[grader.name]) ** 2) / 2)
+        noise = np.sqrt(np.nanmean((unedited_again[grader.name] - unedited[grader.name]) ** 2) / 2)
         rates.append({**row, "rate": share, "low": low, "high": high, "noise": round(float(noise), 4)})
     chosen["confirmed"] = everyone
     return chosen.round(4), pd.DataFrame(rates)
 
 
-def _looks(bench: Bench, graders: list[Grader], seeds) -> dict[str, np.ndarray]:
+def _edited_scores(bench: Bench, graders: list[Grader], seeds) -> dict[str, np.ndarray]:
     """The edited scores [F, 3] of unedited faces in deviations, by grader."""
     found = score_codes(bench, bench.encode(bench.latents(seeds), "w"), "w", graders)
     columns = [PROPERTIES.index(name) for name in EDITED]

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pipeline.errors import PipelineError
 from pipeline.run import Run
 from vectorfind.grid import Grid, grid_named
-from vectorfind.groups import LETTERS, Grouping
-from vectorfind.names import EDITED, POSITIONS, mixed_file, net_file, vector_file
+from vectorfind.groups import Grouping
+from vectorfind.names import (
+    EDITED,
+    METHODS,
+    POSITIONS,
+    Cuts,
+    GridName,
+    GroupsName,
+    mixed_file,
+    net_file,
+    vector_file,
+)
 
 # Seeds of one --seed: the pool from 1,000,000, the test from 9,000,000 up to 10,000,000, so that they never meet, nor
 # those that trained bundled networks (from 10,000,000 on). The next --seed begins far beyond these.
 SEED_SPAN, POOL_START, TEST_START, TEST_STOP = 1_000_000_000, 1_000_000, 9_000_000, 10_000_000
 VECTOR_METHODS = ("svm", "ridge")
-METHOD_NAMES = (*VECTOR_METHODS, "imported", "gradient", "mixed", "closed_loop", "model_loop")
-CUT_NAMES = ("medians", "v7", "v8", "v9")
-GRID_NAMES = ("deviations", "published", "reachable")
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,11 @@ class Setting:
 
     def __post_init__(self):
         known = {
-            "method": METHOD_NAMES,
+            "method": METHODS,
             "position": POSITIONS,
-            "groups": tuple(LETTERS),
-            "grid": GRID_NAMES,
-            "cuts": CUT_NAMES,
+            "groups": get_args(GroupsName),
+            "grid": get_args(GridName),
+            "cuts": get_args(Cuts),
         }
         for field, names in known.items():
             if getattr(self, field) not in names:

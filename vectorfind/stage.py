@@ -108,7 +108,13 @@ CODE = {
 
 @dataclass
 class Plan:
-    """Everything that is settled before the first image."""
+    """Everything that is settled before the first image.
+
+    options: those of run_vectorfind.py. rows: samples of the pool. faces: of the test. k_percent: share of the pool at
+    either end that is extreme. passes: the bars of `test`, by property. pool_start: first seed of the pool. test_seeds:
+    of the test's faces. code_versions: hash of the code that each step rests on. precision: that pictures are drawn in.
+    beside: what the stage as a whole finds, tests and reports as well, after its own setting.
+    """
 
     options: Any
     files: Files
@@ -120,13 +126,13 @@ class Plan:
     passes: dict[str, float]
     pool_start: int
     test_seeds: range
-    codes: dict[str, str]
+    code_versions: dict[str, str]
     graders: tuple[str, ...] = ("finder",)
     precision: str = "float32"
     beside: tuple[Setting, ...] = ()
-    """What the stage as a whole finds, tests and reports as well, after its own setting."""
 
     def pool_options(self) -> dict:
+        """What the rows of a pool depend on, beside the models."""
         return {"seed_start": self.pool_start, "dtype": self.options.pool_dtype}
 
     def direction_options(self) -> dict:
@@ -170,6 +176,7 @@ class Stage:
 
     @property
     def bench(self):
+        """Generator and scorer, loaded when they are first asked for; PipelineError where they lack the position."""
         if self._bench is None and self._lender is not None:
             self._bench = self._lender.bench
         if self._bench is None:
@@ -215,7 +222,7 @@ class Stage:
             self._give_up_pool(complete, shard_rows, rows, "--force" if force else reason)
             remove_pool(folder)
             complete = 0
-        details = {"dtype": self.options.pool_dtype, "code": self.plan.codes["pool"]}
+        details = {"dtype": self.options.pool_dtype, "code": self.plan.code_versions["pool"]}
         wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
         # One that was stopped before it had a stamp.
         if complete and (why := difference(present, wanted)):
@@ -261,9 +268,9 @@ class Stage:
 
     def direction_about(self) -> dict:
         """What the directions of this setting rest on."""
-        from vectorfind.pool import identity
+        from vectorfind.pool import pool_digest
 
-        wish = self.plan.direction_options() | {"pool": identity(self.files.pool)}
+        wish = self.plan.direction_options() | {"pool": pool_digest(self.files.pool)}
         read = sorted(Path(self.options.vectors).glob("*.csv")) if self.options.vectors else []
         return self.stamped(
             "directions", wish, self.inputs(**self._identity_files(), **{path.name: path for path in read})
@@ -327,6 +334,7 @@ class Stage:
         return len(fits)
 
     def method_options(self):
+        """MethodOptions of this setting."""
         from vectorfind.methods import MethodOptions
 
         setting = self.files.setting
@@ -334,6 +342,7 @@ class Stage:
         return MethodOptions(k_percent=self.plan.k_percent, seed=self.options.seed, ranks=ranks)
 
     def grouping(self, scores):
+        """The Grouping of this setting, its medians those of scores [n, 8]."""
         from vectorfind.groups import Grouping
 
         setting = self.files.setting
@@ -348,6 +357,7 @@ class Stage:
         return identity_files(Profile.load(self.options.profile), self.files.setting.method)
 
     def identity(self):
+        """What the setting's loop holds a person by; None, and a note, where the profile lacks it."""
         from pipeline.profile import Profile
 
         found = open_identity(Profile.load(self.options.profile), self.files.setting.method, self.options.device)
@@ -449,10 +459,12 @@ class Stage:
         self.summary.wrote(files.report, f"{len(figures)} figures")
 
     def stamped(self, step: str, options: dict, inputs: dict, seeded: bool = True) -> dict:
+        """What the stamp of a step's main file tells: arguments of `is_fresh` and `write_stamp`."""
         seed = self.options.seed if seeded else None
-        return {"options": options, "seed": seed, "inputs": inputs, "code": self.plan.codes[step]}
+        return {"options": options, "seed": seed, "inputs": inputs, "code": self.plan.code_versions[step]}
 
     def inputs(self, **more) -> dict:
+        """The files that a step reads, by name: both models, and those given."""
         return {**self.plan.models.inputs(), **more}
 
     def is_kept(self, step: str, path: Path, about: dict, others: list[Path]) -> bool:
@@ -477,6 +489,7 @@ class Stage:
         write_stamp(path, command=f"run_vectorfind.py {step}", rows=rows, beside=others, **about)
 
     def open_pool(self):
+        """The Pool of this run; PipelineError where it is smaller than asked for, or of other models or seeds."""
         from vectorfind.pool import Pool
 
         pool = Pool.open(self.files.pool, self.plan.rows)

@@ -20,7 +20,7 @@ from vectorfind.effects import MATCHED_WITHIN, ORACLE_ATTRIBUTES, match
 from vectorfind.evaluate import DIGITS
 from vectorfind.groups import Grouping
 from vectorfind.names import EDITED
-from vectorfind.pool import identity
+from vectorfind.pool import pool_digest
 from vectorfind.protocol import bootstrap
 
 # The factor that is meant by an edit of each property.
@@ -158,7 +158,7 @@ def moves_of(stage, latent_map) -> pd.DataFrame:
     path, seeds = stage.files.judged("factor_moves.csv"), stage.plan.test_seeds[:FACES]
     base = Profile.load(stage.options.profile).weight("generator")
     about = {
-        "options": {"pool": identity(stage.files.pool), "faces": len(seeds)},
+        "options": {"pool": pool_digest(stage.files.pool), "faces": len(seeds)},
         "seed": seeds[0],
         "inputs": {**stage.inputs(directions=stage.files.directions), "base": base},
         "code": code_version(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorfind.effects import FEWEST
+from vectorfind.effects import FEWEST_EDITS
 from vectorfind.evaluate import ENOUGH
 from vectorfind.graders import SPREAD_FACES
 
@@ -47,8 +47,8 @@ GRIDS_MEAN = {
 }
 ONE_WAY = (
     "Leaks are means over edits up and down: what moves the same way in both cancels. `one way`: of the edits up "
-    f"alone, or of those down, whichever drags more along; of {FEWEST} edits at least. Each method's leaks are of the "
-    "edits that it could bring to one deviation; a row tells those of the edits that both could."
+    f"alone, or of those down, whichever drags more along; of {FEWEST_EDITS} edits at least. Each method's leaks are "
+    "of the edits that it could bring to one deviation; a row tells those of the edits that both could."
 )
 GRIDS_IN_TITLE = {
     "deviations": "",
