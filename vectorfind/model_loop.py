@@ -9,7 +9,7 @@ unless the scorer saw the opposite of the wish: then the model has nothing to sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pipeline.errors import PipelineError
 from vectorfind.bench import Bench
 from vectorfind.closed_loop import (
     EDITED_COLUMNS,
+    FIRM,
     OTHER_VERSION,
     OUT_OF_STEPS,
     REACHED,
@@ -32,8 +33,6 @@ from vectorfind.closed_loop import (
 from vectorfind.names import PROPERTIES
 from vectorfind.score_model import FLOOR_WIDTH, EditModel, ScoreModel
 
-# As in the closed loop: next to nothing, so that a score at its floor cannot call for leaps.
-FIRM = 0.02
 # How far below a floor the model is to tell, where the floor is asked for.
 WELL_BELOW = 0.05
 SCORES = len(PROPERTIES)
@@ -67,6 +66,30 @@ class ModelLoopOptions:
 
 
 @dataclass
+class _Plans:
+    """One plan for each of N edits, and what came of it.
+
+    moved float32 [N, D]: its end in pool deviations. told [N, R]: what the model says there, now [N, 8]: what the
+    scorer reads. believed [N, 8]: the scores as far as scorer and model are trusted. misses [N, 3]: of the edited ones.
+    """
+
+    moved: np.ndarray
+    told: np.ndarray
+    now: np.ndarray
+    believed: np.ndarray
+    misses: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> _Plans:
+        """A copy of the plans of some edits."""
+        return _Plans(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def put(self, rows: np.ndarray, other: _Plans) -> None:
+        """Take the plans of some edits from another's, all of whose rows are theirs."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(other, field.name)
+
+
+@dataclass
 class ModelLoop(ClosedLoop):
     """An Editor that walks through `model`; see ClosedLoop for the rest.
 
@@ -90,53 +113,66 @@ class ModelLoop(ClosedLoop):
         begin, now = self.model.tell(starts)[origin], self._readings(starts, None)[origin]
         target = now.copy()
         target[:, EDITED_COLUMNS] += np.asarray(amounts, np.float32)
-        floors = self.model.floors[:SCORES]
-
-        def above(readings: np.ndarray) -> np.ndarray:
-            return np.maximum(readings[:, :SCORES], floors)
-
+        floors, known = self.model.floors[:SCORES], self._above_floors(now)
         # The end of a heap at a floor is its middle: what lies below is no more closed, only measured so.
         low = np.where(floors > self.ends[:, 0], floors - FLOOR_WIDTH / 2, self.ends[:, 0])
         wished, target = target, np.clip(target, np.minimum(low, now), np.maximum(self.ends[:, 1], now))
-        moved, told, steps = np.zeros_like(codes), begin.copy(), np.zeros(len(codes), int)
-        known = above(now)
-        believed = known.copy()
-        best, best_moved, best_now = _misses(target, believed, floors), moved.copy(), now.copy()
-        best_told, best_believed, gain = told.copy(), believed.copy(), np.ones((len(codes), 1), np.float32)
+        best = _Plans(np.zeros_like(codes), begin.copy(), now.copy(), known.copy(), _misses(target, known, floors))
+        last, steps = best.rows(np.arange(len(codes))), np.zeros(len(codes), int)
+        gain = np.ones((len(codes), 1), np.float32)
         for number in range(options.rounds + options.backtrack):
-            rows = np.flatnonzero(best.max(1) > options.tolerance)
+            rows = np.flatnonzero(best.misses.max(1) > options.tolerance)
             if not len(rows):
                 break
-            if number >= options.rounds:
-                moved[rows], told[rows], believed[rows] = best_moved[rows], best_told[rows], best_believed[rows]
+            backtracks = number >= options.rounds
             if number == options.rounds:
                 gain[:] = 0.5
-            goal = begin[rows].copy()
-            goal[:, :SCORES] = above(told[rows]) + gain[rows] * (above(target[rows]) - believed[rows])
-            ended = target[rows] <= floors
-            goal[:, :SCORES][ended] = np.minimum(told[rows, :SCORES], floors - WELL_BELOW)[ended]
-            moved[rows] = self._plan(codes[rows], moved[rows], goal)
-            there = codes[rows] + moved[rows] @ self.factor.T
-            told[rows], now[rows] = self.model.tell(there), self._readings(there, None)
+            plan = (best if backtracks else last).rows(rows)
+            goal = self._goal(begin[rows], target[rows], plan, gain[rows])
+            plan.moved = self._plan(codes[rows], plan.moved, goal)
+            there = codes[rows] + plan.moved @ self.factor.T
+            plan.told, plan.now = self.model.tell(there), self._readings(there, None)
+            plan.believed = self._believed(begin[rows], known[rows], target[rows], plan)
+            plan.misses = _misses(target[rows], plan.believed, floors)
             steps[rows] += options.steps
-            by_model = above(known[rows] + above(told[rows]) - above(begin[rows]))
-            read = above(now[rows])
-            opposite = (read - known[rows]) * (above(target[rows]) - known[rows]) < 0
-            believed[rows] = np.where(opposite, read, by_model + options.trust * (read - by_model))
-            misses = _misses(target[rows], believed[rows], floors)
-            better = misses.sum(1) < best[rows].sum(1)
-            kept = rows[better]
-            best[kept], best_moved[kept], best_now[kept] = misses[better], moved[kept], now[kept]
-            best_told[kept], best_believed[kept] = told[kept], believed[kept]
-            if number >= options.rounds:
+            better = plan.misses.sum(1) < best.misses[rows].sum(1)
+            last.put(rows, plan)
+            best.put(rows[better], plan.rows(better))
+            if backtracks:
                 gain[rows[~better]] *= 0.5
-        lengths = np.linalg.norm(best_moved, axis=1)
+        lengths = np.linalg.norm(best.moved, axis=1)
         why = np.where(lengths > 0.99 * options.furthest, TOO_FAR, OUT_OF_STEPS).astype(object)
-        met = best.max(1) <= options.tolerance
+        met = best.misses.max(1) <= options.tolerance
         beyond = np.abs(wished - target)[:, EDITED_COLUMNS].max(1)
         why[met] = np.where(beyond <= options.tolerance, REACHED, ENDED)[met]
-        ends = (codes + best_moved @ self.factor.T).astype(np.float32)
-        return Walk(ends, best_now * self.all_sds, lengths, steps, why)
+        ends = (codes + best.moved @ self.factor.T).astype(np.float32)
+        return Walk(ends, best.now * self.all_sds, lengths, steps, why)
+
+    def _above_floors(self, readings: np.ndarray) -> np.ndarray:
+        """The eight scores of readings [N, R], raised to their floors."""
+        return np.maximum(readings[:, :SCORES], self.model.floors[:SCORES])
+
+    def _goal(self, begin: np.ndarray, target: np.ndarray, plan: _Plans, gain: np.ndarray) -> np.ndarray:
+        """What the model should tell [N, R] at the end of the next plan: what it told, and what is missing yet.
+
+        begin [N, R]: what it told of the unedited faces, where other readings stay. gain [N, 1]: share of what is
+        missing that is asked for.
+        """
+        floors, goal = self.model.floors[:SCORES], begin.copy()
+        goal[:, :SCORES] = self._above_floors(plan.told) + gain * (self._above_floors(target) - plan.believed)
+        ended = target <= floors
+        goal[:, :SCORES][ended] = np.minimum(plan.told[:, :SCORES], floors - WELL_BELOW)[ended]
+        return goal
+
+    def _believed(self, begin: np.ndarray, known: np.ndarray, target: np.ndarray, plan: _Plans) -> np.ndarray:
+        """The scores [N, 8] at the end of a plan: between what the model says has changed and what the scorer reads.
+
+        known [N, 8]: what the scorer read of the unedited faces.
+        """
+        by_model = self._above_floors(known + self._above_floors(plan.told) - self._above_floors(begin))
+        read = self._above_floors(plan.now)
+        opposite = (read - known) * (self._above_floors(target) - known) < 0
+        return np.where(opposite, read, by_model + self.options.trust * (read - by_model))
 
     def _plan(self, codes: np.ndarray, moved: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Where a walk through the model ends that begins `moved` [N, D] (pool deviations) from codes [N, D].
