@@ -100,7 +100,7 @@ def _row_of_stage_5(run: Run) -> dict[str, Any]:
     log = read_table(run.path("stylegan_modified", "train_log_whole.csv"), LOG)
     changes = log["identity_change"].dropna()
     return {
-        "version": "[v9](finetune_v9.md)",
+        "version": "[v9](finetune_v9.md), by stage 5",
         "start": "base, v1",
         "steps": int(log["step"].max()),
         **dict.fromkeys(("r while training", "r CNN", "r oracle", "MAE"), "-"),

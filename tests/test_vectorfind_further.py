@@ -466,6 +466,10 @@ def test_published_vectors_are_used_instead_of_found_ones(further, tmp_path):
     write_vector(folder / imported.name, read_vectors(folder / imported.name)[0][::-1])
     further("directions", vectors=str(folder))
     assert not np.allclose(read_vectors(imported), read_vectors(own / imported.name), atol=1e-3)
+    # Several SVMs of one property: which of them is meant is not ours to guess.
+    write_vector(folder / imported.name, np.repeat(read_vectors(folder / imported.name), 2, axis=0))
+    with pytest.raises(PipelineError, match=r"eyes_change_w_vector_all\.csv holds 2 vectors"):
+        further("directions", vectors=str(folder))
 
 
 def test_the_vectors_of_a_mixed_method_are_written_as_published(further):

@@ -56,7 +56,8 @@ class Walk:
     """Where the loop ended.
 
     codes float32 [N, D]. scores float32 [N, 8]: as the scorer tells them, not in deviations. length float32 [N] of the
-    edits in deviations of the pool's codes. steps int [N] taken. why [N]: REACHED, TOO_FAR, STUCK or OUT_OF_STEPS.
+    edits in deviations of the pool's codes. steps int [N] taken. why [N]: REACHED, TOO_FAR, STUCK,
+    OUT_OF_STEPS; of a ModelLoop also ENDED.
     """
 
     codes: np.ndarray

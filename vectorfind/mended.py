@@ -73,8 +73,11 @@ def rank_corr(values: np.ndarray, scores: np.ndarray) -> float:
 
 def _solve(codes, column: np.ndarray, rows: np.ndarray, k_percent: float, c: float) -> Fit:
     most = svm_rows(codes.shape[1]) // 2
-    # Samples are no order: every so manieth of the extremes is a sample of them.
-    low, high = (ends[:: -(-len(ends) // most)] for ends in extremes(column, rows, k_percent))
+    # Of more than memory holds, evenly spaced ones.
+    low, high = (
+        ends[np.linspace(0, len(ends) - 1, min(len(ends), most)).astype(int)]
+        for ends in extremes(column, rows, k_percent)
+    )
     x = codes[np.concatenate([low, high])]
     labels = np.repeat([0, 1], [len(low), len(high)])
     spread = x.std(0)

@@ -64,6 +64,8 @@ def fit_svm(
 ) -> Fits:
     """LinearSVC between the top and bottom k % of each group (VectorFind v6-v8; after HiGAN, arXiv 1911.09267).
 
+    Of more than `svm_rows` extremes a random part is taken.
+
     codes: [n, D] array or ShardedArray; scores [n, 8]; groups: names [n]. Returns {(property, group): Fit}.
     """
     fits: Fits = {}

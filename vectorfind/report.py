@@ -12,7 +12,7 @@ from vectorfind.directions import DirectionSet
 from vectorfind.figures import DRAWN_FACES
 from vectorfind.finding import accuracy_table
 from vectorfind.groups import LETTERS
-from vectorfind.methods import RANDOM_STATE
+from vectorfind.methods import RANDOM_STATE, svm_rows
 from vectorfind.names import EDITED
 from vectorfind.pool import Pool
 from vectorfind.setting import Files, Setting
@@ -46,16 +46,6 @@ conditional method it is that of the fit before what it shares with the other pr
 `capped`: one deviation would have been too far a step. `pooled_groups`: too few faces for a direction of their
 own.
 """
-# What `accuracy` is of, by method.
-MENDED_SVM = "the rank correlation of held-out samples"
-_PUBLISHED_SVM = "the share right on the held-out fifth of the extremes"
-_NETWORK = "the correlation on the held-out tenth"
-ACCURACIES = {
-    "svm": _PUBLISHED_SVM,
-    "ridge": "R² on the samples it was fitted to",
-    "gradient": _NETWORK,
-    "mixed": f"{_NETWORK} (eyes), {_PUBLISHED_SVM} (mouth, pose)",
-}
 DOTTED = "; dotted: where the extremes of the whole pool begin (each group has its own)"
 # What the numbers of a test are of, by its grid.
 WEIGHTS_MEAN = {
@@ -90,7 +80,7 @@ class Findings:
 
 def write_report(files: Files, found: Findings) -> None:
     """Write the report; its figures must already lie at `files.figure(...)`."""
-    setting, about = files.setting, found.directions.provenance
+    setting = files.setting
     report = Report(f"VectorFind: {setting.name}")
     for note in found.notes:
         report.text(f"> **Note.** {note}")
@@ -112,10 +102,10 @@ def write_report(files: Files, found: Findings) -> None:
         curves += ", dotted: perfect calibration"
     report.figure(files.figure("curves.png"), curves)
     report.figure(files.figure("corr.png"), "Signed correlations of the faces; line: the bar to pass")
-    report.heading("The directions").text(_how(files, about, about.get("options", {})))
+    report.heading("The directions").text(_how(files, found))
     if found.fits is not None:
-        accuracy = MENDED_SVM if setting.method == "svm" and setting.mended else ACCURACIES[setting.method]
-        report.table(accuracy_table(found.fits), "Fit and calibration").text(FIT_LEGEND.format(accuracy=accuracy))
+        legend = FIT_LEGEND.format(accuracy=_accuracy_of(setting))
+        report.table(accuracy_table(found.fits), "Fit and calibration").text(legend)
     if setting.is_vector and found.fits is not None:
         report.table(_by_group(found), _group_caption(setting))
     report.heading("The pool")
@@ -136,6 +126,22 @@ def write_report(files: Files, found: Findings) -> None:
     )
     report.text(SPACE_LEGEND).text(_honesty(found))
     report.write(files.report)
+
+
+def _accuracy_of(setting: Setting) -> str:
+    """What the column `accuracy` tells of a method."""
+    network = "the correlation on the held-out tenth"
+    svm = (
+        "the rank correlation of held-out samples"
+        if setting.mended
+        else "the share right on the held-out fifth of the extremes"
+    )
+    return {
+        "svm": svm,
+        "ridge": "R² on the samples it was fitted to",
+        "gradient": network,
+        "mixed": f"{network} (eyes), {svm} (mouth, pose)",
+    }[setting.method]
 
 
 def _honesty(found: Findings) -> str:
@@ -164,7 +170,8 @@ def _verdict(found: Findings) -> str:
         f"On {len(found.result)} faces that trained nothing, edited 50 ways each, the scores follow the intention with "
         f"a mean signed correlation of **{corr}**. **{everyone['pass_share']:.0%}** of the faces pass all three bars "
         f"({bars}; 95 % interval {everyone['pass_low']:.0%} to {everyone['pass_high']:.0%}). {reversal} All graded by "
-        "the scorer that found the directions; `run_vectorfind.py compare` also asks graders that did not."
+        f"the scorer that {'calibrated' if found.directions.provenance['method'] == 'imported' else 'found'} the "
+        "directions; the step `judge` of `run_vectorfind.py` also asks graders that did not."
     )
 
 
@@ -194,8 +201,9 @@ def _group_caption(setting: Setting) -> str:
     return f"Groups (letters: {letters}; h at or above {cut}, l below)" if letters else "All faces in one group"
 
 
-def _how(files: Files, about: dict, options: dict) -> str:
-    setting = files.setting
+def _how(files: Files, found: Findings) -> str:
+    setting, about = files.setting, found.directions.provenance
+    options = about.get("options", {})
     where = f"Pool: {about['pool_rows']} samples from seed {about['pool_seed_start']}, groups: {setting.groups}."
     hashes = f"Generator `{about['generator_hash'][:16]}`, scorer `{about['scorer_hash'][:16]}`."
     if setting.method == "imported":
@@ -237,6 +245,9 @@ def _how(files: Files, about: dict, options: dict) -> str:
         else f"LinearSVC (C {options['c']:g}, at most {options['max_iter']} iterations, unscaled codes, random state "
         f"{RANDOM_STATE}) between the top and the bottom {options['k_percent']:g} % of each group"
     )
+    most = svm_rows(found.pool.plan.positions[setting.position])
+    if found.fits is not None and found.fits["samples"].max() >= 2 * int(most // 2 * 0.8):
+        svm += f" (of more than {most} samples a part was taken)"
     how = {
         "svm": svm,
         "ridge": f"Ridge on {'the ranks of ' * options['ranks']}every sample, centred within the groups, each group "

@@ -29,6 +29,7 @@ FLOOR_SHARE, FLOOR_WIDTH = 0.2, 0.2
 NO_FLOOR = -1e9
 # Of the expectation and maximisation that finds how far below a floor readings would lie.
 ROUNDS = 30
+# Rows that are widened to float64 at a time; up to so many bytes the widened codes are kept for all rounds.
 BLOCK, KEPT_BYTES = 10_000, 2**30
 
 
@@ -215,11 +216,12 @@ def _below_floor(inputs: np.ndarray, values: np.ndarray, floors: np.ndarray) -> 
         filled = values[rows, column].astype(np.float64)
 
         def blocks(rows=rows):
-            """Codes float64 with a column of ones, a part of the rows at a time: all would be twice the codes again."""
+            """(first row, codes float64 with a column of ones) of a part of the rows at a time."""
             for start in range(0, len(rows), BLOCK):
                 part = inputs[rows[start : start + BLOCK]].astype(np.float64)
                 yield start, np.concatenate([part, np.ones((len(part), 1))], 1)
 
+        parts = None  # of the column before: two of them would be too much
         parts = list(blocks()) if len(rows) * inputs.shape[1] * 8 <= KEPT_BYTES else None
         gram = sum(part.T @ part for _, part in parts or blocks())
         factor = cho_factor(gram + 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram)))

@@ -17,7 +17,16 @@ from vectorfind.setting import Files, Setting
 
 STRIP_FACES = 8
 SPACE_ROWS = 20_000
-_MODELS = ("stylegan.generator", "stylegan.mapping", "stylegan.layers", "property_score.property_cnn", "cnn.stack")
+_MODELS = (
+    "stylegan.generator",
+    "stylegan.mapping",
+    "stylegan.layers",
+    "property_score.property_cnn",
+    "property_score.second_grader",
+    "property_score.measure",
+    "cnn.stack",
+    "cnn.fit",
+)
 _EDITING = (
     "pipeline.seeds",
     "vectorfind.bench",
@@ -37,7 +46,6 @@ _PARSING = (
     "segmentation.facexformer",
     "segmentation.facexformer_parser",
     "property_score.scorer",
-    "property_score.measure",
     "property_score.algorithm_v1",
     "property_score.algorithm_v2",
     "property_score.facemaps",
@@ -52,7 +60,7 @@ _PARSING = (
     "virtual_face.oracle",
     "virtual_face.population",
 )
-_GRADING = ("vectorfind.graders", "property_score.graders", "property_score.second_grader", *_PARSING)
+_GRADING = ("vectorfind.graders", "property_score.graders", *_PARSING)
 # What the oracle reads, and how pictures are compared.
 _READING = ("stylegan.sampling", "virtual_face.oracle", "virtual_face.population")
 _TESTING = ("vectorfind.protocol", "vectorfind.evaluate", "vectorfind.grid", "pipeline.report", *_GRADING)
@@ -219,26 +227,29 @@ class Stage:
         # A run that was stopped while it added a position or rows had written its plan, not yet its stamp.
         unstamped = ("missing", "no stamp beside it", "changed since it was written")
         if force or (not fresh and reason not in unstamped):
-            self._give_up_pool(complete, shard_rows, rows, "--force" if force else reason)
+            self._give_up_pool(shard_rows, rows, "--force" if force else reason)
             remove_pool(folder)
             complete = 0
         details = {"dtype": self.options.pool_dtype, "code": self.plan.code_versions["pool"]}
         wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
         # One that was stopped before it had a stamp.
         if complete and (why := difference(present, wanted)):
-            self._give_up_pool(complete, shard_rows, rows, why)
+            self._give_up_pool(shard_rows, rows, why)
             complete = 0
         with progress(rows, "sampling the pool") as bar:
             sample_pool(self.bench, folder, wanted, rows, bar.update)
         write_stamp(folder / DESCRIPTION, command="run_vectorfind.py pool", rows=rows, **about)
         self.summary.wrote(folder, f"{rows} samples, {complete} of them were there" if complete else f"{rows} samples")
 
-    def _give_up_pool(self, complete: int, shard_rows: int, rows: int, why: str) -> None:
+    def _give_up_pool(self, shard_rows: int, rows: int, why: str) -> None:
         """Note that the pool is sampled anew; PipelineError where whole shards more would be lost than are sampled."""
-        if complete - rows >= shard_rows and why != "--force":
+        from vectorfind.pool import stored_shards
+
+        held = len(stored_shards(self.files.pool)) * shard_rows
+        if held - rows >= shard_rows and why != "--force":
             raise PipelineError(
-                f"{shown(self.files.pool)} holds {complete} samples of other options ({why}); the {rows} asked for now "
-                "would replace them: give the options they were sampled with, another --run, or --force"
+                f"{shown(self.files.pool)} holds {held} samples that are no longer what would be sampled ({why}); the "
+                f"{rows} asked for now would replace them: give another --run, --force, or the options they had"
             )
         self.summary.note(f"the pool is sampled anew: {why}")
 

@@ -82,7 +82,8 @@ def targets(
                 add(f"leak to a {what}{told} ({found[0][0]})", LEAK_ASKED, sizes, floor=False)
         if alike:
             sizes = [abs(largest_leak(which(alike[name]))[1]) for name in (best, reference)]
-            add(f"leak to a {what}, of the edits that both could", None, sizes)
+            if np.isfinite(sizes).all():
+                add(f"leak to a {what}, of the edits that both could", None, sizes)
     graders = set(judged["grader"])
     for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
         if which:

@@ -117,7 +117,9 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     report = Report(f"VectorFind: the verdict, pool of {stage.plan.rows:,}{words.GRIDS_IN_TITLE[grid]}")
     for note in stage.plan.models.notes:
         report.text(f"> **Note.** {note}")
-    report.text(_verdict(stage, known)).text(words.words_for([one.setting for one in done]))
+    report.text(_verdict(stage, known)).text(
+        words.words_for([one.setting for one in done], set(known.judgement["grader"]), len(beside.units) > 0)
+    )
     _tell_asked(report, known, beside, grid)
     if len(paired):
         report.table(
@@ -169,7 +171,8 @@ def _tell_asked(report: Report, known: Judged, beside: Beside, grid: str) -> Non
     best, reference, leaks = known.best, known.reference, known.leaks
     alike = over_shared_edits(known.edits, (best, reference))
     asked = targets(known.judgement, leaks, best, reference, beside.fitted, alike, beside.met)
-    report.table(asked, "Asked of the best method, and measured").text(words.GRIDS_MEAN[grid]).text(words.ONE_WAY)
+    report.table(asked, "Asked of the best method, and measured").text(words.GRIDS_MEAN[grid])
+    report.text(words.ONE_WAY + words.ALIKE * bool(alike))
     if beside.fitted is not None:
         report.text(f"`reachable grid`: the same method on `--grid reachable`. {words.GRIDS_MEAN['reachable']}")
     otherwise = person_leak_otherwise(leaks, best, reference, beside.units, beside.own_error, beside.moves)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vectorfind.effects import FEWEST_EDITS
 from vectorfind.evaluate import ENOUGH
 from vectorfind.graders import SPREAD_FACES
+from vectorfind.setting import Setting
 
 # What a newcomer needs to read the tables.
 WORDS = """- *Deviation*: the standard deviation of a score among the faces of the pool. *Edit*: in the
@@ -12,24 +13,32 @@ WORDS = """- *Deviation*: the standard deviation of a score among the faces of t
   steps from -1.8 to 1.8, pose by five from -1.2 to 1.2 deviations, each with each); for side effects one property
   alone, by one deviation. *Correlation*: of what was asked with what was measured, over the 50. It is blind to the size
   of a change, which `slope` and `range` tell.
-- *Graders*: `finder`, the scorer that the directions were found by; `second`, a CNN trained on other faces;
-  `geometric`, face parser and geometry. All three measure by one definition of open and tilted: the CNNs learnt what
-  parser and geometry say, each on its own faces.
-- *Passes*: eyes / mouth / pose of a face correlate by .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7). *Reversed*: a
-  correlation below 0.
-- *Leak*: mean change of something else per achieved deviation of what is meant. *Oracle*: a network that reads head
-  and person of a picture; it trained no direction and no scorer."""
+- *Passes*: eyes / mouth / pose of a face correlate by .92 / .88 / .88 (v8) or .92 / .88 / .92 (v7), over nine tenths
+  of its edits at least. *Reversed*: a correlation below 0.
+- *Leak*: mean change of something else per achieved deviation of what is meant."""
+WORDS_OF_GRADERS = {
+    "finder": "the scorer that the directions were found by",
+    "second": "a CNN trained on other faces",
+    "geometric": "face parser and geometry",
+}
+ONE_DEFINITION = (
+    ". All measure by one definition of open and tilted: CNNs learn what parser and geometry say, each on its own faces"
+)
+ORACLE = (
+    "- *Oracle*: a network that reads head and person of a picture; it trained no direction and no scorer, though the "
+    "filter CNNs, whose features `closed_loop` keeps as they are, learnt from its labels."
+)
 # What only some settings need.
 WORDS_OF_METHODS = {
     "model_loop": "- `model_loop` plans by a network that learnt the scores from the codes. What an edit has changed "
-    "is taken to be the mean of what that network and the finder say. It also keeps colours and places of the face's "
-    "parts as they are, which it learnt from the parser that `geometric` grades by; how far eyes and mouth are open, "
-    "and the roll, are not among them.",
-    "closed_loop": "- `closed_loop` follows the gradient of generator and finder, and keeps features of filter CNNs as "
-    "they are, which learnt from the oracle's labels.",
+    "is taken to be the mean of what that network and the finder say. Where a parser was at hand it also keeps colours "
+    "and places of the face's parts as they are, which it learnt from that parser, by which `geometric` grades; how "
+    "far eyes and mouth are open, and the roll, are not among them.",
+    "closed_loop": "- `closed_loop` follows the gradient of generator and finder; where the profile has filter CNNs it "
+    "keeps features of theirs as they are.",
 }
 WORDS_OF_NAMES = {
-    "_mended": "the published settings mended",
+    "_mended": "the published settings mended (ridge: on ranks)",
     "_conditional": "each direction is projected off those of all other scores",
     "_8": "8 groups of faces by hair and background instead of 16",
     "_ungrouped": "one group of all faces instead of 16",
@@ -47,8 +56,11 @@ GRIDS_MEAN = {
 }
 ONE_WAY = (
     "Leaks are means over edits up and down: what moves the same way in both cancels. `one way`: of the edits up "
-    f"alone, or of those down, whichever drags more along; of {FEWEST_EDITS} edits at least. Each method's leaks are "
-    "of the edits that it could bring to one deviation; a row tells those of the edits that both could."
+    f"alone, or of those down, whichever drags more along; of {FEWEST_EDITS} edits at least."
+)
+ALIKE = (
+    " Each method's leaks are of the edits that it could bring to one deviation; a row tells those of the edits that "
+    "both could."
 )
 GRIDS_IN_TITLE = {
     "deviations": "",
@@ -86,13 +98,13 @@ SELECTED = (
 )
 
 
-def words_for(settings) -> str:
-    """What a newcomer needs to read the tables of some settings."""
-    told = [words for method, words in WORDS_OF_METHODS.items() if method in {one.method for one in settings}]
-    endings = [
-        f"`{ending}`, {words}"
-        for ending, words in WORDS_OF_NAMES.items()
-        if any(ending in one.name for one in settings)
-    ]
+def words_for(settings: list[Setting], graders: set[str], has_oracle: bool) -> str:
+    """What a newcomer needs to read the tables of some settings, by some graders, in a world with an oracle or not."""
+    listed = [f"`{name}`, {words}" for name, words in WORDS_OF_GRADERS.items() if name in graders]
+    told = ["- *Graders*: " + "; ".join(listed) + ONE_DEFINITION * (len(listed) > 1) + "."]
+    told += [ORACLE] if has_oracle else []
+    told += [words for method, words in WORDS_OF_METHODS.items() if method in {one.method for one in settings}]
+    there = [(ending, words) for ending, words in WORDS_OF_NAMES.items() if any(ending in one.name for one in settings)]
+    endings = [f"`{ending}`, {words}" for ending, words in there]
     names = "; ".join(["- Names: the method, and the position in the generator that it edits", *endings]) + "."
     return "\n".join([WORDS, *told, names])
