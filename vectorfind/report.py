@@ -246,7 +246,8 @@ def _how(files: Files, found: Findings) -> str:
         f"{RANDOM_STATE}) between the top and the bottom {options['k_percent']:g} % of each group"
     )
     most = svm_rows(found.pool.plan.positions[setting.position])
-    if found.fits is not None and found.fits["samples"].max() >= 2 * int(most // 2 * 0.8):
+    fits = None if found.fits is None else found.fits[found.fits["source"] != "network"]
+    if fits is not None and fits["samples"].max() >= 2 * int(most // 2 * 0.8):
         svm += f" (of more than {most} samples a part was taken)"
     how = {
         "svm": svm,

@@ -23,7 +23,6 @@ _MODELS = (
     "stylegan.layers",
     "property_score.property_cnn",
     "property_score.second_grader",
-    "property_score.measure",
     "cnn.stack",
     "cnn.fit",
 )
@@ -46,6 +45,7 @@ _PARSING = (
     "segmentation.facexformer",
     "segmentation.facexformer_parser",
     "property_score.scorer",
+    "property_score.measure",
     "property_score.algorithm_v1",
     "property_score.algorithm_v2",
     "property_score.facemaps",
