@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
 from vectorfind.further import FURTHER, check_further
+from vectorfind.grounds import CODE
 from vectorfind.groups import Grouping
 from vectorfind.models import locate, resolve_precision
 from vectorfind.names import (
@@ -27,7 +28,7 @@ from vectorfind.names import (
     vector_file,
 )
 from vectorfind.setting import POOL_START, SEED_SPAN, TEST_START, TEST_STOP, Files, Setting
-from vectorfind.stage import CODE, Plan, Stage
+from vectorfind.stage import Plan, Stage
 
 STEPS = ("pool", "directions", "test", "report")
 EXAMPLES = """

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from vectorfind_world import CurvedScorer, make_bench
@@ -17,7 +16,6 @@ from vectorfind.groups import Grouping
 from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import plan_for, sample_pool
-from vectorfind.reach import JUDGED, LETTER, MET_WITHIN, intended_table, met_shares, reach_table, to_the_letter
 from vectorfind.score_model import EditModel, ScoreModel
 from vectorfind.setting import Setting
 
@@ -243,34 +241,6 @@ def test_a_single_wish_of_which_the_scorer_reads_the_opposite_leaves_the_face_al
     walk = loop.walk(codes, amounts)
     change = ((walk.scores - bench.measure(codes, "w")) / loop.all_sds)[:, PROPERTIES.index("mouth")]
     assert change.min() > -0.05 and (walk.length > 0).mean() > 0.3
-
-
-def test_where_a_reading_is_promised_the_scorer_is_followed():
-    bench = make_bench(batch=50)
-    bench.scorer = CurvedScorer()
-    spread = bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
-    bench.scorer = ErringScorer(spread)
-    halfway, literal = (model_loop_in(bench, trust=trust) for trust in (0.5, 1.0))
-    tables = [reach_table(loop, range(2000, 2004)) for loop in (halfway, literal)]
-    pd.testing.assert_frame_equal(*tables)
-    found = [intended_table(loop, tables[0]) for loop in (halfway, literal)]
-    pd.testing.assert_frame_equal(*(table[table["walk"] == LETTER] for table in found))
-    wishes, faces = met_shares(found[0][found[0]["walk"] == LETTER])
-    as_judged, _ = met_shares(found[0][found[0]["walk"] == JUDGED])
-    assert faces <= wishes and as_judged < wishes
-    assert found[0]["intended"].abs().min() > MET_WITHIN
-    assert to_the_letter(loop_in(bench)).options == LoopOptions()
-
-
-def test_faces_that_are_walked_together_reach_what_they_would_alone(curved):
-    loop, small = model_loop_in(curved), make_bench(batch=6)
-    small.scorer = curved.scorer
-    together, alone = (reach_table(one, range(2000, 2010)) for one in (loop, replace(loop, bench=small)))
-    pd.testing.assert_frame_equal(together, alone, atol=2e-3)
-    keys = ["seed", "walk", "property", "intended"]
-    found, apart = (intended_table(one, together).set_index(keys) for one in (loop, replace(loop, bench=small)))
-    assert len(found) > 60 and found.index.is_unique
-    assert (found["achieved"] - apart["achieved"].reindex(found.index)).abs().max() < 2e-3
 
 
 def test_what_a_part_of_the_pool_tells_of_a_person_is_held_too(curved):

@@ -16,7 +16,7 @@ import vectorfind.stage
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from vectorfind.directions import read_vectors, write_vector
-from vectorfind.stage import CODE
+from vectorfind.grounds import CODE
 
 RESULTS = "vectorfind/image_generation_report/svm_w"
 TABLES = (

@@ -151,7 +151,7 @@ def moves_of(stage, latent_map) -> pd.DataFrame:
     """`factor_moves.csv` of a setting, measured where it is missing or stale; empty without a latent map."""
     from pipeline.profile import Profile
     from vectorfind.further import write_csv
-    from vectorfind.stage import CODE
+    from vectorfind.grounds import CODE
 
     if latent_map is None:
         return pd.DataFrame()
