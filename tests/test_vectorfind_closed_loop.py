@@ -218,6 +218,35 @@ def test_where_the_scorer_moves_much_further_than_the_model_says_half_the_gain_g
     assert back > 0.75 and back > straight + 0.2, (straight, back)
 
 
+class BowlScorer(CurvedScorer):
+    """Eyes that turn at `rim`: what lies below it is read a little above it, up to `height`."""
+
+    def __init__(self, rim: float, height: float):
+        super().__init__()
+        self.rim, self.height = rim, height
+
+    def score_tensor(self, images):
+        scores = super().score_tensor(images).clone()
+        eyes = PROPERTIES.index("eyes")
+        below = (self.rim - scores[:, eyes]).clamp(min=0)
+        scores[:, eyes] = scores[:, eyes].clamp(min=self.rim) + self.height * torch.tanh(1.5 * below / self.height)
+        return scores
+
+
+def test_a_walk_that_the_slopes_of_its_place_lead_astray_is_walked_from_where_the_mean_slopes_lead():
+    bench, eyes = make_bench(batch=50), PROPERTIES.index("eyes")
+    bench.scorer = CurvedScorer()
+    codes = bench.encode(bench.latents(range(2000, 2600)), "w")
+    true = bench.measure(codes, "w")[:, eyes]
+    lowest = codes[np.argsort(true)[:30]]
+    bench.scorer = BowlScorer(float(np.percentile(true, 30)), 0.3 * float(true.std()))
+    loop = model_loop_in(bench, trust=0.5)
+    amounts = np.zeros((30, 3), np.float32)
+    amounts[:, EDITED.index("eyes")] = 1.0
+    change = (loop.walk(lowest, amounts).scores - bench.measure(lowest, "w"))[:, eyes] / loop.all_sds[eyes]
+    assert change.min() > 0.5  # by the slopes of their place alone two in three stayed as they were
+
+
 class TurningScorer(CurvedScorer):
     """Reads the scores of CurvedScorer, but falling again by as much as they rise above `turn` [8]."""
 

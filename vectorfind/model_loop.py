@@ -177,23 +177,54 @@ class ModelLoop(ClosedLoop):
     def _plan(self, codes: np.ndarray, moved: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Where a walk through the model ends that begins `moved` [N, D] (pool deviations) from codes [N, D].
 
-        goal [N, R]: what the model should tell there.
+        goal [N, R]: what the model should tell there. A walk that the slopes of its place lead astray, as those around
+        shut eyes may, is walked again from where the model's mean slopes lead, and counts if it comes nearer to its
+        goal.
         """
         options, edits = self.options, self._edits
-        edited = torch.from_numpy(np.isin(np.arange(goal.shape[1]), EDITED_COLUMNS)).to(edits.device)
-        most = edits.tensor(np.where(edited.cpu(), options.step, options.led_back))
         with torch.inference_mode():
-            start, wanted, place = edits.start(codes), edits.tensor(goal), edits.tensor(moved)
-            for _ in range(options.steps):
-                told, through = edits.read(start, place)
-                gram = edits.gram(through).double()
-                squares = gram.diagonal(dim1=1, dim2=2)
-                damping = torch.where(edited, FIRM, options.softness * squares + 1e-3)
-                wish = torch.maximum(torch.minimum(wanted - told, most), -most)
-                amounts = torch.linalg.solve(gram + torch.diag_embed(damping), wish.double())
-                change = _within(edits.along(through, amounts.float()), options.stride)
-                place = _within(place + change, options.furthest)
+            start, wanted = edits.start(codes), edits.tensor(goal)
+            place, missed = self._through_model(start, edits.tensor(moved), wanted)
+            astray = torch.nonzero(missed > options.tolerance).flatten()
+            if len(astray):
+                start, wanted = (start[0][astray], start[1][astray]), wanted[astray]
+                told, _ = edits.read(start, torch.zeros_like(place[astray]))
+                leap = self._shortest(self._mean_through.expand(len(astray), -1, -1), wanted - told)
+                other, still = self._through_model(start, _within(leap, options.furthest), wanted)
+                nearer = still < missed[astray]
+                place[astray[nearer]] = other[nearer]
         return place.cpu().numpy()
+
+    def _through_model(self, start, place: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The end [N, D] of a walk from place [N, D], and by how much the worst edited score misses there [N].
+
+        start: see EditModel. wanted [N, R]: what the model should tell.
+        """
+        options, edits = self.options, self._edits
+        most = torch.where(self._edited, options.step, options.led_back)
+        for _ in range(options.steps):
+            told, through = edits.read(start, place)
+            change = self._shortest(through, torch.maximum(torch.minimum(wanted - told, most), -most))
+            place = _within(place + _within(change, options.stride), options.furthest)
+        told, _ = edits.read(start, place)
+        return place, (wanted - told)[:, EDITED_COLUMNS].abs().amax(1)
+
+    def _shortest(self, through: torch.Tensor, wish: torch.Tensor) -> torch.Tensor:
+        """Shortest steps [N, D] along the slopes of `through` [N, R, H] that change readings by wish [N, R]."""
+        gram = self._edits.gram(through).double()
+        kept = self.options.softness * gram.diagonal(dim1=1, dim2=2) + 1e-3
+        damping = torch.where(self._edited, FIRM, kept)
+        amounts = torch.linalg.solve(gram + torch.diag_embed(damping), wish.double())
+        return self._edits.along(through, amounts.float())
+
+    @cached_property
+    def _edited(self) -> torch.Tensor:
+        edited = np.isin(np.arange(len(self.model.held_r)), EDITED_COLUMNS)
+        return torch.from_numpy(edited).to(self._edits.device)
+
+    @cached_property
+    def _mean_through(self) -> torch.Tensor:
+        return self._edits.mean_through()
 
     @cached_property
     def _edits(self) -> EditModel:

@@ -29,6 +29,8 @@ FLOOR_SHARE, FLOOR_WIDTH = 0.2, 0.2
 NO_FLOOR = -1e9
 # Of the expectation and maximisation that finds how far below a floor readings would lie.
 ROUNDS = 30
+# Codes over which slopes are averaged.
+MEAN_OF = 2000
 # Rows that are widened to float64 at a time; up to so many bytes the widened codes are kept for all rounds.
 BLOCK, KEPT_BYTES = 10_000, 2**30
 
@@ -179,6 +181,12 @@ class EditModel:
         told = nn.functional.linear(nn.functional.silu(b), self.last, self.biases[1])
         told = told + start[1] + moved @ self.straight.T
         return told, ((self.last * _slope(b)[:, None]) @ self.second) * _slope(a)[:, None]
+
+    def mean_through(self) -> torch.Tensor:
+        """The mean of `through` [1, R, H] over MEAN_OF codes that are spread as the pool's are."""
+        spread = np.random.default_rng(0).standard_normal((MEAN_OF, self.first.shape[1]), np.float32)
+        _, through = self.read(self.start(self.model.mean[None]), self.tensor(spread))
+        return through.mean(0, keepdim=True)
 
     def gram(self, through: torch.Tensor) -> torch.Tensor:
         """Products [N, R, R] of the slopes with each other."""
