@@ -3,7 +3,8 @@
     python -m virtual_face.train_discriminator --minutes 5
 
 The generator was trained by regression, so its discriminator learns afterwards, with the generator held still.
-Fine-tuning starts from it. The same command goes on from the weights in the file.
+Fine-tuning starts from it. The same command goes on from the weights in the file, with a new optimiser and other faces;
+nothing is written before the minutes are over.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class DiscriminatorOptions:
 
 def train(options: DiscriminatorOptions) -> None:
     limit_threads()
-    torch.manual_seed(options.seed)
+    provenance = provenance_of(options.weights)
+    before = int(provenance.get("discriminator_steps", 0))
+    torch.manual_seed(options.seed + before)
     generator = load_generator(options.weights)
     discriminator = load_discriminator(options.weights).train()
     images = torch.from_numpy(read_shards(options.data, ("images",))["images"])
@@ -65,9 +68,8 @@ def train(options: DiscriminatorOptions) -> None:
         if step % 100 == 0:
             mean = np.mean(history[-100:], axis=0)
             print(f"step {step}  loss {mean[0]:.3f}  AUROC {mean[1]:.3f}", flush=True)
-    provenance = provenance_of(options.weights)
     provenance |= {
-        "discriminator_steps": step,
+        "discriminator_steps": before + step,
         "discriminator_auroc": round(float(np.mean(history[-200:], axis=0)[1]), 3),
     }
     state = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
