@@ -159,9 +159,11 @@ class ModelLoop(ClosedLoop):
         missing that is asked for.
         """
         floors, goal = self.model.floors[:SCORES], begin.copy()
-        goal[:, :SCORES] = self._above_floors(plan.told) + gain * (self._above_floors(target) - plan.believed)
+        missing = gain * (self._above_floors(target) - plan.believed)
+        goal[:, :SCORES] = self._above_floors(plan.told) + missing
+        # What the model tells below a floor counts here: where the scorer reads more, it is to go deeper yet.
         ended = target <= floors
-        goal[:, :SCORES][ended] = np.minimum(plan.told[:, :SCORES], floors - WELL_BELOW)[ended]
+        goal[:, :SCORES][ended] = np.minimum(plan.told[:, :SCORES] + missing, floors - WELL_BELOW)[ended]
         return goal
 
     def _believed(self, begin: np.ndarray, known: np.ndarray, target: np.ndarray, plan: _Plans) -> np.ndarray:
@@ -207,7 +209,9 @@ class ModelLoop(ClosedLoop):
             change = self._shortest(through, torch.maximum(torch.minimum(wanted - told, most), -most))
             place = _within(place + _within(change, options.stride), options.furthest)
         told, _ = edits.read(start, place)
-        return place, (wanted - told)[:, EDITED_COLUMNS].abs().amax(1)
+        floors = edits.tensor(self.model.floors[EDITED_COLUMNS])
+        told, wanted = (torch.maximum(values[:, EDITED_COLUMNS], floors) for values in (told, wanted))
+        return place, (wanted - told).abs().amax(1)
 
     def _shortest(self, through: torch.Tensor, wish: torch.Tensor) -> torch.Tensor:
         """Shortest steps [N, D] along the slopes of `through` [N, R, H] that change readings by wish [N, R]."""
