@@ -72,6 +72,9 @@ def test_the_loops_go_through_every_step(further, method):
     before = (folder / "judgement.csv").stat().st_mtime_ns
     further("judge", method=method)
     assert (folder / "judgement.csv").stat().st_mtime_ns == before and not Summary.printed[-1].written
+    for step in ("judge", "effects", "reach"):
+        with pytest.raises(PipelineError, match="does not hold what these options ask for"):
+            further(step, method=method, samples=150)
     further("compare", methods=(method,))
     text = (run / "reports/vectorfind_ungrouped.md").read_text()
     assert f"## The reach of {method}_w_ungrouped" in text and "follows the finder alone: 100.0%" in text

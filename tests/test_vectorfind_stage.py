@@ -231,7 +231,7 @@ def test_a_step_whose_forerunner_is_missing_or_of_another_generator_says_what_to
     with pytest.raises(PipelineError, match=r"run_vectorfind\.py pool"):
         stage("run", "directions")
     stage("run", "pool")
-    with pytest.raises(PipelineError, match=r"run `python run_vectorfind\.py`"):
+    with pytest.raises(PipelineError, match="directions_w_16.npz is missing: add `directions` to the steps"):
         stage("run", "test")
     stage("run", "directions")
     stage.weights["generator"].write_bytes(b"other generator")
@@ -378,9 +378,15 @@ def test_what_a_stopped_step_left_counts_for_nothing(stage, monkeypatch):
 
 def test_directions_are_not_taken_for_those_that_other_options_ask_for(stage, monkeypatch):
     run = stage()
-    for wish in ({"k_percent": 5.0}, {"samples": 400}):
-        with pytest.raises(PipelineError, match="directions_w_16.npz does not hold what these options ask for"):
-            stage("run", "test", faces=6, **wish)
+    tested = contents(run)
+    # Nor are tables that came from those: the second wish is for as many faces as were tested.
+    for wish in ({"k_percent": 5.0, "faces": 6}, {"k_percent": 5.0}, {"samples": 400}):
+        for step in ("test", "report"):
+            with pytest.raises(PipelineError, match="directions_w_16.npz does not hold what these options ask for"):
+                stage("run", step, **wish)
+    assert contents(run) == tested
+    with pytest.raises(PipelineError, match="directions_mapping_split2_16.npz is missing: add `directions` to"):
+        stage("run", "test", position="mapping_split2")
     groups = run / "vectorfind/property_score_vectors/groups_w_16.json"
     known = groups.read_bytes()
 

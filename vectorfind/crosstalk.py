@@ -22,6 +22,8 @@ FIRST_SEED, PEOPLE = 2_000_000, 60
 # By how many deviations of its factor a property is moved, either way.
 STEPS = (0.6, 1.2, 2.0)
 BATCH = 10
+# What a render comes from.
+RENDERING = ("render", "geometry", "shading", "face_sheet")
 NO_GLASSES = 0.02
 
 
@@ -104,6 +106,7 @@ def _look(bench, judge: Judge, factors: torch.Tensor, sds: np.ndarray, advance) 
 def crosstalk_of(stage) -> pd.DataFrame:
     """`crosstalk.csv` of a run, measured where it is missing or stale; empty in a world without an oracle."""
     from vectorfind.further import open_judge, oracle_file, write_csv
+    from vectorfind.grounds import CODE
 
     judge = open_judge(stage)
     if judge is None:
@@ -118,14 +121,7 @@ def crosstalk_of(stage) -> pd.DataFrame:
         },
         "seed": FIRST_SEED,
         "inputs": {"scorer": stage.plan.models.scorer, **oracle_file(stage)},
-        "code": code_version(
-            "vectorfind.crosstalk",
-            "vectorfind.effects",
-            "vectorfind.protocol",
-            "virtual_face.oracle",
-            "virtual_face.render",
-            "virtual_face.population",
-        ),
+        "code": code_version("vectorfind.crosstalk", *(f"virtual_face.{name}" for name in RENDERING), *CODE["effects"]),
     }
     if not stage.options.force and is_fresh(path, **about)[0]:
         return pd.read_csv(path)

@@ -388,7 +388,10 @@ def is_swept(stage: Stage) -> bool:
 
 
 def _judged(stage: Stage, faces: int | None = None) -> dict:
-    return _faces(stage, faces) | {"grid": stage.files.setting.grid, "graders": list(stage.plan.graders)}
+    judged = _faces(stage, faces) | {"grid": stage.files.setting.grid, "graders": list(stage.plan.graders)}
+    if "geometric" in stage.plan.graders:
+        judged["hairstyle"] = Profile.load(stage.options.profile).get("property_score.hairstyle", "texture")
+    return judged
 
 
 def _faces(stage: Stage, faces: int | None = None) -> dict:

@@ -224,7 +224,8 @@ def _how(files: Files, found: Findings) -> str:
         return (
             "No direction is fitted: a network learns all eight scores from the code (r on the held-out tenth of the "
             f"pool: {told}), and each edit is planned through it, {options['steps']} steps at a time, at most "
-            f"{plans} times: after each plan generator and scorer tell what is still missing. "
+            f"{plans} times: after each plan generator and scorer tell what is still missing. A plan that ends away "
+            "from its goal is made again from where the network's mean slopes lead. "
             f"An edit is taken to have changed what lies {options['trust']:.0%} of the way from network to "
             "scorer. "
             "Steps are the shortest in deviations of the pool's codes that also hold hair, background and hairstyle"

@@ -386,8 +386,11 @@ class Stage:
     def is_kept(self, step: str, path: Path, about: dict, others: list[Path]) -> bool:
         """Whether a step's main file and the others beside it are what the step would write again.
 
-        Where they are not, the main file loses its stamp: what a stopped step leaves counts for nothing.
+        Where they are not, the main file loses its stamp: what a stopped step leaves counts for nothing. Nothing is
+        kept, nor lost, of other directions than the options ask for: `open_directions` refuses them.
         """
+        if "directions" in about["inputs"] and self._other_directions():
+            return False
         fresh, reason = is_fresh(path, **about)
         missing = [other for other in others if not other.is_file()]
         if fresh and missing:
@@ -425,17 +428,30 @@ class Stage:
         from vectorfind.editor import load_editor
         from vectorfind.groups import Grouping
 
-        path, about = self.files.directions, self.direction_about()
+        path = self.files.directions
+        if not path.is_file():
+            raise PipelineError(f"{shown(path)} is missing: add `directions` to the steps, with the same options")
         editor = load_editor(path, self.files.setting.method, self.bench, self.identity)
-        # Whether code that has changed since would find the same is not known; other options find others.
-        code = read_json(stamp_path(path)).get("code") if stamp_path(path).is_file() else ""
-        fresh, reason = is_fresh(path, **{**about, "code": code})
-        if not fresh:
+        if reason := self._other_directions():
             raise PipelineError(
                 f"{shown(path)} does not hold what these options ask for ({reason}): give the options that its "
                 "directions were found with, or add `directions` to the steps"
             )
         old = f"{shown(path)} was found by earlier code; add `directions` to the steps to find it anew"
-        if code != about["code"] and old not in self.summary.notes:
+        if self._code_of_directions() != self.direction_about()["code"] and old not in self.summary.notes:
             self.summary.note(old)
         return editor, Grouping(editor.grouping, editor.cuts)
+
+    def _other_directions(self) -> str:
+        """Why the directions of this setting are not what the options ask for; "" where they are.
+
+        Whether code that has changed since would find the same is not known; other options find others.
+        """
+        fresh, reason = is_fresh(
+            self.files.directions, **{**self.direction_about(), "code": self._code_of_directions()}
+        )
+        return "" if fresh else reason
+
+    def _code_of_directions(self) -> str:
+        stamp = stamp_path(self.files.directions)
+        return read_json(stamp).get("code", "") if stamp.is_file() else ""
