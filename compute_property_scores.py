@@ -237,7 +237,6 @@ def _pictures(work: Plan, found: "pd.DataFrame") -> Iterator[tuple["np.ndarray",
 
 def _with_head_pose(work: Plan, options: Options, found: "pd.DataFrame", raw: "pd.DataFrame") -> "pd.DataFrame":
     """Return the raw table with the columns yaw, pitch and roll (radians) before its column reason."""
-    import numpy as np
     import pandas as pd
 
     from pipeline.command import limit_threads, resolve_device
@@ -251,9 +250,17 @@ def _with_head_pose(work: Plan, options: Options, found: "pd.DataFrame", raw: "p
     else:
         paths = [work.run.path(*img_path.split("/")) for img_path in found["img_path"]]
     starts = progress(range(0, len(paths), BATCH), "read head poses")
-    batches = (np.stack([read_image(path) for path in paths[start : start + BATCH]]) for start in starts)
-    angles = angle_table(reader, batches)
+    angles = angle_table(reader, (part for start in starts for part in _stacked(paths[start : start + BATCH])))
     return pd.concat([raw.drop(columns="reason"), angles, raw["reason"]], axis=1)
+
+
+def _stacked(paths: "list[Path]") -> "list[np.ndarray]":
+    """Pictures uint8 [n, H, W, 3] of files; each alone where they differ in size, as pictures of somebody's own may."""
+    import numpy as np
+
+    pictures = [read_image(path) for path in paths]
+    alike = len({picture.shape for picture in pictures}) == 1
+    return [np.stack(pictures)] if alike else [picture[None] for picture in pictures]
 
 
 def _whole(work: Plan, img_path: str) -> "np.ndarray":

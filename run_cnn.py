@@ -282,8 +282,9 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
     from cnn.selection import check_enough, sync_filtered
 
     table = read_table(scores, ALL_SCORES)
+    # Begun: neither a kill in between nor too few faces must look like the end, with the faces of another sampling.
+    write_json(stamp_path(filtered), {"command": COMMAND})
     check_enough(table, work.settings.cutoffs, work.settings.min_passed, work.run)
-    write_json(stamp_path(filtered), {"command": COMMAND})  # begun: a kill in between must not look like the end
     added, removed = sync_filtered(work.run, table)
     passing = int(table["passed"].sum())
     write_stamp(filtered, command=COMMAND, rows=passing, **folder_stamp)

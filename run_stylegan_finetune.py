@@ -68,6 +68,8 @@ def plan(options: Options) -> list[ClimbPlan]:
             f"--export {options.export}: the file leans on {shown(base)} and must lie beside it; give "
             f"{shown(base.parent)}/..."
         )
+    if options.export and (Path(options.export).suffix != ".pth" or Path(options.export).resolve() == base.resolve()):
+        raise PipelineError(f"--export {options.export}: give a name of its own that ends in .pth")
     return works
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.artefacts import check_whole, read_arrays, read_image, read_json, stamp_path
 from pipeline.errors import PipelineError
-from pipeline.images import NUMBERED
+from pipeline.images import AGAIN, NUMBERED
 from pipeline.run import Run
 from pipeline.seeds import parse_seeds
 from pipeline.whole import is_leftover
@@ -78,7 +78,7 @@ def read_pictures(paths: list[Path], resolution: int) -> np.ndarray:
     """Pixels uint8 [N, R, R, 3] of picture files; PipelineError for a broken file or one of another size."""
     batch = np.empty((len(paths), resolution, resolution, 3), np.uint8)
     for row, path in enumerate(paths):
-        pixels = read_image(path)
+        pixels = read_image(path, f"{AGAIN}; one of your own: replace it, or take it out")
         if pixels.shape != (resolution, resolution, 3):
             raise PipelineError(
                 f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the profile's resolution is "

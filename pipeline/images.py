@@ -1,5 +1,6 @@
 """Images and arrays on disk, written whole and checked when read."""
 
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +12,8 @@ from pipeline.whole import atomic
 
 JPEG_QUALITY = 95
 SUFFIXES = (".jpg", ".jpeg", ".png")
+
+AGAIN = "delete it and run its stage again"
 
 # Pictures of a run are named by their number: 000004.jpg, and 1000000.jpg where six digits do not suffice.
 NUMBERED = re.compile(r"\d{6}\.jpg|[1-9]\d{6,}\.jpg")
@@ -34,23 +37,37 @@ def save_image(path: Path | str, image: np.ndarray) -> None:
             picture.save(temporary, quality=JPEG_QUALITY)
 
 
-def read_image(path: Path | str) -> np.ndarray:
-    """Read an image as uint8 RGB [H, W, 3]; PipelineError when it is missing, truncated or no image."""
-    return _read(path, "RGB")
+def through_jpeg(images: np.ndarray, quality: int) -> np.ndarray:
+    """Pictures uint8 [N, H, W, 3] as they come back from JPEG files of a quality."""
+    from PIL import Image
+
+    decoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+        decoded.append(np.asarray(Image.open(buffer)))
+    return np.stack(decoded)
+
+
+def read_image(path: Path | str, cure: str = AGAIN) -> np.ndarray:
+    """Read an image as uint8 RGB [H, W, 3], turned as its EXIF says.
+
+    PipelineError, which ends with `cure`, when it is missing, truncated or no image.
+    """
+    return _read(path, "RGB", cure)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
     """Read a single-channel image as uint8 [H, W]; PipelineError when it is missing, truncated or no image."""
-    return _read(path, "L")
+    return _read(path, "L", AGAIN)
 
 
-def _read(path: Path | str, mode: str) -> np.ndarray:
-    from PIL import Image
+def _read(path: Path | str, mode: str, cure: str) -> np.ndarray:
+    from PIL import Image, ImageOps
 
-    cure = "delete it and run its stage again"
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert(mode))
+            return np.asarray(ImageOps.exif_transpose(picture).convert(mode))
     except FileNotFoundError:
         raise PipelineError(f"image {path} is missing; run the stage that writes it again") from None
     # PIL reports damage as OSError (truncated, unknown), SyntaxError or ValueError (broken PNG chunks).

@@ -59,7 +59,7 @@ def publish(options: PublishOptions) -> None:
                 raise PipelineError(
                     f"{report} tells of {link}, which is missing; delete the report and run its stage again"
                 )
-        shutil.rmtree(target / kept, ignore_errors=True)
+        _empty(target / kept)
         for link in links:
             text = text.replace(f"]({link})", f"]({_copied(report, link, target / kept)})")
         with atomic(target / f"{kept}.md") as temporary:
@@ -67,6 +67,18 @@ def publish(options: PublishOptions) -> None:
         files = len(list((target / kept).glob("*"))) if (target / kept).is_dir() else 0
         summary.wrote(target / f"{kept}.md", f"{files} files beside it")
     summary.print()
+
+
+def _empty(folder: Path) -> None:
+    """Delete what an earlier report left in its folder; PipelineError for a folder that holds anything else."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in files:
+        if path.is_dir() or path.suffix not in (".png", ".jpg", ".csv"):
+            raise PipelineError(
+                f"{folder} holds {path.name}, which no report put there: choose another --to, or another --name"
+            )
+    for path in files:
+        path.unlink()
 
 
 def _copied(report: Path, link: str, folder: Path) -> str:

@@ -103,7 +103,7 @@ def _converted(
         if kind == "" and bad.any():
             return pd.Series(cells, dtype=str)
         if kind == "integer":
-            bad, expected = result.isna() | (result % 1 != 0), "a whole number"
+            bad, expected = result.isna() | (result % 1 != 0) | (result.abs() >= 2**63), "a whole number"
     if bad.any():
         row = int(np.flatnonzero(bad.to_numpy())[0])
         raise PipelineError(

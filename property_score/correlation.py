@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-Z_95 = 1.959963984540054
+from pipeline.report import Z_95
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:

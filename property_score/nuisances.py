@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
+from pipeline.images import through_jpeg
 from stylegan.sampling import to_uint8
 from virtual_face.population import INDEX
 from virtual_face.render import render_factors
@@ -33,7 +31,11 @@ def changed_pictures(images: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]
     moved = _moved(images, random.uniform(-SHIFT, SHIFT, (len(images), 2)), np.ones(len(images)))
     zooms = 1 + random.uniform(-ZOOM, ZOOM, len(images))
     again = _moved(images, random.uniform(-SHIFT, SHIFT, (len(images), 2)), zooms)
-    return {"JPEG": through_jpeg(images), "moved": moved, REPEAT: through_jpeg(again)}
+    return {
+        "JPEG": through_jpeg(images, JPEG_QUALITY),
+        "moved": moved,
+        REPEAT: through_jpeg(again, JPEG_QUALITY),
+    }
 
 
 def changed_renders(factors: np.ndarray, size: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -48,16 +50,6 @@ def changed_renders(factors: np.ndarray, size: int, seed: int = 0) -> dict[str, 
         parts = [render_factors(torch.from_numpy(other[k : k + RENDER_BATCH]), size).images for k in starts]
         results[name] = to_uint8(torch.cat(parts))
     return results
-
-
-def through_jpeg(images: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [N, R, R, 3] as they come back from JPEG files of JPEG_QUALITY."""
-    decoded = []
-    for image in images:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-        decoded.append(np.asarray(Image.open(buffer)))
-    return np.stack(decoded)
 
 
 def _moved(images: np.ndarray, shifts: np.ndarray, zooms: np.ndarray) -> np.ndarray:

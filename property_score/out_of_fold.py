@@ -23,7 +23,10 @@ def fold_numbers(parts: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Fold 0..folds-1 of each face that a training used ("train" and "val"), -1 for all others; by the seed."""
     used = np.flatnonzero((parts == "train") | (parts == "val"))
     if not 2 <= folds <= len(used) // 4:
-        raise PipelineError(f"out-of-fold scores need 2 to {len(used) // 4} folds for {len(used)} faces, got {folds}")
+        raise PipelineError(
+            f"out-of-fold scores need 2 to {len(used) // 4} folds for {len(used)} faces ({len(parts)} less the "
+            f"test's), got {folds}: set folds under [property_cnn] in the profile, or filter more faces"
+        )
     numbers = np.full(len(parts), -1)
     numbers[np.random.default_rng([seed, folds, 0xF0]).permutation(used)] = np.arange(len(used)) % folds
     return numbers

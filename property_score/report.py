@@ -105,8 +105,14 @@ def gather(options: ReportOptions, profile: Profile, panel: Panel, device) -> Ev
             f"{profile.resolution}; render some: python -m virtual_face.dataset --size {profile.resolution} --out DIR"
         )
     truth = pd.DataFrame(shards["attributes"][: options.renders], columns=list(ATTRIBUTES))
+    if not Oracle.concept(truth).any():
+        raise PipelineError(
+            f"no persona among the {len(images)} renders of {options.folder}: give more by --renders"
+        )
     renders = Sample(images, truth, panel.read(images, "score renders"))
     drawn = persona_faces(profile, "report", options.generated, device).images
+    if not len(drawn):
+        raise PipelineError(f"no persona among the faces drawn: draw more than --generated {options.generated}")
     seen = load_oracle(profile.weight("attribute_net"), device).attributes(to_tensor(drawn))
     generated = Sample(drawn, seen, panel.read(drawn, "score generated faces"))
 
@@ -242,7 +248,11 @@ def _test_split(profile: Profile, title: str) -> dict[str, float]:
 
 
 def make(options: ReportOptions) -> None:
-    """Measure and write."""
+    """Measure and write; PipelineError where --out is no .md file, or no face of the persona is among the pictures."""
+    if Path(options.out).suffix != ".md":
+        raise PipelineError(
+            f"--out {options.out}: give a name that ends in .md; figures go to the folder of that name"
+        )
     limit_threads()
     profile, device = Profile.load(options.profile), resolve_device(options.device)
     summary, panel = Summary("property scores"), Panel(profile, device)

@@ -6,6 +6,7 @@ the face detector and the crop around the face, so that memory stays a few bytes
 
 import hashlib
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -151,12 +152,12 @@ def shown_name(path: Path) -> str:
 
 
 def listing_digest(paths: list[Path]) -> str:
-    """Return a digest of names, sizes and modification times: it changes when a photograph does."""
+    """Return a digest of names, sizes, modification times and the right to read: it changes when a photograph does."""
     total = hashlib.sha256()
     for path in paths:
         try:
             status = path.stat()
-            facts = (status.st_size, status.st_mtime_ns)
+            facts = (status.st_size, status.st_mtime_ns, os.access(path, os.R_OK))
         except OSError:
             facts = None  # a broken link; opening it will tell
         total.update(repr((shown_name(path), facts)).encode())

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.artefacts import read_weights, save_weights
+from pipeline.artefacts import provenance_of, read_weights, save_weights
+from pipeline.checkpoint import check_training, training_of
 from pipeline.command import Summary, limit_threads, main, resolve_device
 from pipeline.errors import PipelineError
 from segmentation.augment import training_crops
@@ -45,7 +46,7 @@ class ParseNetOptions:
     minutes: float = 15.0
     """Minutes of training in all, over however many starts."""
     work: str = "work/parsenet"
-    """Folder of the checkpoint and the log."""
+    """Folder of the checkpoint (of other --data or another --seed it is refused) and the log."""
     held_out: int = 2
     """The first shards of the folder, kept for evaluation."""
     batch: int = 32
@@ -163,9 +164,10 @@ def train(options: ParseNetOptions) -> None:
         quality = _quality(ParseNetParser.load(out, device), shards, options.count, device)
         _print(quality, out)
         return
-    checkpoint = Path(options.work) / "checkpoint.pt"
+    checkpoint, known = Path(options.work) / "checkpoint.pt", training_of(options.data, options.seed)
     training = Training(options, device)
     if checkpoint.exists():
+        check_training(checkpoint, provenance_of(checkpoint).get("training"), known)
         training.restore(read_weights(checkpoint), checkpoint)
         print(f"going on from {checkpoint}: {training.seconds / 60:.1f} min, {training.samples} samples")
     summary = Summary("train ParseNet")
@@ -182,7 +184,7 @@ def train(options: ParseNetOptions) -> None:
         if over or training.seconds - last >= 60 * options.save_every:
             parser = ParseNetParser(training.averaged(), device)
             quality = _quality(parser, shards, options.count if over else QUICK_COUNT, device)
-            _save(training, out, checkpoint, quality, float(np.mean(losses)))
+            _save(training, out, checkpoint, known, quality, float(np.mean(losses)))
             last, losses = training.seconds, []
         if over:
             break
@@ -197,7 +199,7 @@ def _quality(parser: ParseNetParser, shards: Shards, count: int, device: torch.d
     return evaluate(parser, FaceCropper(device), images.numpy(), masks.numpy())
 
 
-def _save(training: Training, out: Path, checkpoint: Path, quality: ParserQuality, loss: float) -> None:
+def _save(training: Training, out: Path, checkpoint: Path, known: str, quality: ParserQuality, loss: float) -> None:
     scores = quality.table().set_index("class")["iou"].round(4).to_dict()
     line = {
         "minutes": round(training.seconds / 60, 2),
@@ -207,8 +209,9 @@ def _save(training: Training, out: Path, checkpoint: Path, quality: ParserQualit
         "without_face": quality.without_face,
         "iou": scores,
     }
-    save_weights(checkpoint, training.state())
+    # The file first: a checkpoint whose time is over vouches for it.
     save_weights(out, training.average, half=True, options=asdict(training.options), **line)
+    save_weights(checkpoint, training.state(), training=known)
     with (checkpoint.parent / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
     progress = f"{line['minutes']:.1f} min  {training.samples} samples"

@@ -89,9 +89,11 @@ def save_beside(path: Path | str, generator: torch.nn.Module, base: Path | str, 
     """Write of a generator only the tensors that differ from those of the file `base`, in half precision.
 
     A fine-tuned net that trained its mapping alone takes a third of the room. `base` must stay in the same folder:
-    the file remembers its name and sha256, and `read_models` joins the two.
+    the file remembers its name and sha256, and `read_models` joins the two. PipelineError where both are one file.
     """
     base = Path(base)
+    if Path(path).resolve() == base.resolve():
+        raise PipelineError(f"{path} is the base that the file is to lean on: give another name")
     known = _generator_of(base)
     own = {
         key: value

@@ -24,7 +24,7 @@ class ConditionalTruncation:
         self._kept: dict[bytes, torch.Tensor] = {}
 
     def __call__(self, w: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
-        """w [N, W] and its labels [N, L] (None: zeros) -> truncated w [N, W]."""
+        """w [N, W] and its labels [N, L] (None: zeros, or none where the mapping takes none) -> truncated w [N, W]."""
         if label is None:
             label = w.new_zeros(len(w), self.mapping.label_size)
         centres = torch.stack([self._centre(row) for row in label])
@@ -35,10 +35,11 @@ class ConditionalTruncation:
         self._kept.clear()
 
     def _centre(self, label: torch.Tensor) -> torch.Tensor:
+        labels = label.expand(len(self.z), -1) if self.mapping.label_size else None
         if self.gradient:
-            return self.mapping(torch.randn_like(self.z.to(label.device)), label.expand(len(self.z), -1)).mean(0)
+            return self.mapping(torch.randn_like(self.z.to(label.device)), labels).mean(0)
         key = label.detach().cpu().numpy().tobytes()
         if key not in self._kept:
             with torch.no_grad():
-                self._kept[key] = self.mapping(self.z.to(label.device), label.expand(len(self.z), -1)).mean(0)
+                self._kept[key] = self.mapping(self.z.to(label.device), labels).mean(0)
         return self._kept[key]

@@ -18,7 +18,7 @@ from cnn import bundle, models
 from cnn.filter_cnn import FilterEnsemble
 from cnn.labels import deal_folds, match_labels, read_labels
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
-from pipeline.artefacts import read_json, stamp_path, write_json
+from pipeline.artefacts import check_whole, read_json, stamp_path, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
@@ -309,6 +309,11 @@ def test_bad_input_is_named_with_its_cure(world, tmp_path):
     run, profile, _ = world
     with pytest.raises(PipelineError, match=r"sample more faces .*--min-passed"):
         run_cnn.run(options(run, profile, min_passed=61))
+    # Stage 3 does not go on with faces that passed before.
+    folder = run / "stylegan" / "synthesize_results_filtered"
+    assert list(folder.glob("*.jpg"))
+    with pytest.raises(PipelineError, match="was not finished"):
+        check_whole(folder, "any stage")
     broken = run / "stylegan" / "synthesize_results" / "000007.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(PipelineError, match=r"000007\.jpg"):

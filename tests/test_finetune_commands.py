@@ -1,6 +1,7 @@
 """Every version trains, is measured and reported by one command, and its faces can be drawn."""
 
 import shutil
+from pathlib import Path
 
 import finetune_world as world
 import numpy as np
@@ -174,10 +175,14 @@ def test_the_table_of_all_versions_comes_with_v9_too(trained, monkeypatch):
     assert (run / "reports" / "finetune.md").is_file()
     with pytest.raises(PipelineError, match="v9 ships by"):
         stage.run(stage.Options(profile=str(profile), run=str(run), device="cpu", version="v9", export="x.pth"))
-    with pytest.raises(PipelineError, match="must lie beside it"):
-        stage.plan(
-            stage.Options(profile=str(profile), run=str(run), device="cpu", version="v1", export="elsewhere/x.pth")
-        )
+    base = Path(Profile.load(profile).weight("generator"))
+    for export, message in {
+        "elsewhere/x.pth": "must lie beside it",
+        str(base): "give a name of its own that ends in .pth",
+        str(base.with_name("x")): "give a name of its own that ends in .pth",
+    }.items():
+        with pytest.raises(PipelineError, match=message):
+            stage.plan(stage.Options(profile=str(profile), run=str(run), device="cpu", version="v1", export=export))
 
 
 def test_problems_are_named_before_training(place, tmp_path):

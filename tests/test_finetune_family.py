@@ -188,6 +188,12 @@ def test_truncation_by_label_keeps_the_centre_and_halves_the_distance():
     w = net.mapping(Z, label)
     assert truncation(w, label).requires_grad and not truncation._centre(label[0]).requires_grad
     assert ConditionalTruncation(net.mapping, 0.5, gradient=True)._centre(label[0]).requires_grad
+    # One that takes no label has one centre for all.
+    plain = world.base_generator().mapping
+    with torch.no_grad():
+        truncation, w = ConditionalTruncation(plain, 0.5), plain(torch.randn(3, plain.z_dim), None)
+        centre = plain(truncation.z, None).mean(0)
+    assert torch.allclose(truncation(w, None), centre + 0.5 * (w - centre), atol=1e-5)
 
 
 def test_a_sampler_gives_the_images_of_the_generator():

@@ -47,6 +47,7 @@ def test_a_turned_photograph_is_seen_upright_whole_in_part_and_reduced(tmp_path,
     assert (photograph.width, photograph.height) == (53, 37) and not photograph.transparent
     assert np.array_equal(photograph.region(0, 0, 53, 37), image)
     assert np.array_equal(photograph.region(3, 5, 40, 30), image[5:30, 3:40])
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)
     copy, factor = photograph.reduced(500)
     assert factor == 2 and np.array_equal(copy, np.asarray(Image.fromarray(image).reduce(2)))
 
@@ -85,6 +86,26 @@ def test_every_kind_of_pixels_becomes_rgb_and_what_is_transparent_shows_white(tm
     colours = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     colours.save(tmp_path / "print.jpg")
     assert np.abs(Photograph.open(tmp_path / "print.jpg").region(0, 0, 16, 16).astype(int) - (0, 255, 255)).max() < 6
+
+
+def test_a_photograph_that_may_be_read_now_is_another_listing(tmp_path, monkeypatch):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    before = photographs.listing_digest([tmp_path / "a.png"])
+    monkeypatch.setattr(photographs.os, "access", lambda *_: False)
+    assert photographs.listing_digest([tmp_path / "a.png"]) != before
+
+
+def test_head_poses_of_pictures_of_unequal_size_are_read_one_by_one(tmp_path):
+    sizes = {"a.png": (8, 8), "b.png": (8, 8), "c.png": (16, 12)}
+    for name, (height, width) in sizes.items():
+        Image.fromarray(np.full((height, width, 3), 9, np.uint8)).save(tmp_path / name)
+    paths = [tmp_path / name for name in sizes]
+    assert [part.shape for part in compute_property_scores._stacked(paths[:2])] == [(2, 8, 8, 3)]
+    assert [part.shape for part in compute_property_scores._stacked(paths)] == [
+        (1, 8, 8, 3),
+        (1, 8, 8, 3),
+        (1, 16, 12, 3),
+    ]
 
 
 def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
@@ -202,7 +223,7 @@ def test_scores_of_a_folder_of_photographs_come_by_one_command(tmp_path, album, 
     # Upright, although its file lies on its side.
     number = int(row.loc["IMG 0001.JPG", "img_no"])
     box = tuple(row.loc["IMG 0001.JPG", ["x0", "y0", "x1", "y1"]].astype(float))
-    upright = np.rot90(read_image(album / "IMG 0001.JPG"), -1)
+    upright = read_image(album / "IMG 0001.JPG")
     assert np.array_equal(read_image(run / RESULTS / result_name("face", number)), crop(upright, box))
 
     scores = read_table(run / SCORES / "all_scores_v2.csv", score_schema())

@@ -40,6 +40,19 @@ def test_a_report_takes_its_tables_along_and_another_name(tmp_path):
         publish(PublishOptions(str(run), ("own", "other"), "mine", str(to)))
 
 
+def test_a_folder_that_no_report_filled_is_never_emptied(tmp_path):
+    (tmp_path / "run" / "reports").mkdir(parents=True)
+    (tmp_path / "run" / "reports" / "vectorfind.md").write_text("# V\n")
+    package = tmp_path / "vectorfind"
+    (package / "inner").mkdir(parents=True)
+    (package / "stage.py").write_text("code\n")
+    (package / "a.png").write_bytes(b"picture")
+    with pytest.raises(PipelineError, match=r"vectorfind holds inner, which no report put there: choose another --to"):
+        publish(PublishOptions(str(tmp_path / "run"), to=str(tmp_path)))
+    assert {path.name for path in package.iterdir()} == {"inner", "stage.py", "a.png"}
+    assert not (tmp_path / "vectorfind.md").exists()
+
+
 def test_a_missing_report_or_picture_is_named(tmp_path):
     (tmp_path / "reports").mkdir()
     with pytest.raises(PipelineError, match="holds no reports"):

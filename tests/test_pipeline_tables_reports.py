@@ -52,6 +52,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
         (HEAD + "0,a,True,.1,\n1,a,True,abc,\n", "row 3, column eyes_score: expected a number, found 'abc'"),
         (HEAD + "0,a,True,.1,\n1,a,True,7,\n", r"row 3, column eyes_score: expected in_range\(0, 1\), found '7.0'"),
         (HEAD + "0,a,True,.1,\n1.5,a,True,,\n", "row 3, column img_no: expected a whole number, found '1.5'"),
+        (HEAD + "0,a,True,.1,\n1e30,a,True,,\n", "row 3, column img_no: expected a whole number, found '1e30'"),
         (HEAD + "0,a,perhaps,.1,\n", "row 2, column found: expected True or False, found 'perhaps'"),
         (HEAD + "0,a,True,.1,\n0,a,True,.1,\n", "column img_no: expected field_uniqueness, found '0'"),
         (HEAD + '0,a,True,.1,"x\ny"\n1,a\n', "row 4: expected 5 fields, found 2"),

@@ -139,6 +139,8 @@ def test_training_goes_on_where_it_stopped_and_ends(tmp_path, capsys):
     assert "going on from" in capsys.readouterr().out
     train(ParseNetOptions(minutes=longer, **settings))
     assert "nothing new" in capsys.readouterr().out
+    with pytest.raises(PipelineError, match="checkpoint.pt belongs to a training on other data or by another seed"):
+        train(ParseNetOptions(minutes=longer, seed=1, **settings))
     train(ParseNetOptions(evaluate=True, **settings))
     text = capsys.readouterr().out
     assert all(name in text for name in (*CLASSES, "mean"))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.artefacts import provenance_of
+from pipeline.errors import PipelineError
 from virtual_face.oracle import load_oracle
 from virtual_face.population import ATTRIBUTES
 from virtual_face.train_oracle import OracleOptions, train
@@ -37,3 +38,26 @@ def test_stopped_and_started_again_the_oracle_trains_on_and_writes_its_file(rend
     assert go(AT_LEAST_A_STEP) == 2 and go(AT_LEAST_A_STEP, "other.pth") == 2
     assert (tmp_path / "oracle.pth").read_bytes() == (tmp_path / "other.pth").read_bytes()
     load_oracle(tmp_path / "other.pth")
+
+
+def test_a_checkpoint_of_other_data_another_seed_or_in_pieces_is_refused(renders, tmp_path):
+    def go(**more):
+        files = {"out": str(tmp_path / "oracle.pth"), "work": str(tmp_path / "work")}
+        train(OracleOptions(**{"data": str(renders), **files, "minutes": AT_LEAST_A_STEP, "batch": 2, **more}))
+
+    go()
+    kept = (tmp_path / "oracle.pth").read_bytes()
+    with pytest.raises(PipelineError, match="training.pth belongs to a training on other data or by another seed"):
+        go(seed=1)
+    # Of the same names and sizes, as renders drawn anew are.
+    shard = renders / "shard_00000.npz"
+    arrays = dict(np.load(shard))
+    np.savez(shard, **{**arrays, "images": 255 - arrays["images"]})
+    with pytest.raises(PipelineError, match="another --work, or delete"):
+        go()
+    go(work=str(tmp_path / "anew"), out=str(tmp_path / "new.pth"))
+    checkpoint = tmp_path / "work" / "training.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(PipelineError, match="training.pth cannot be read"):
+        go()
+    assert (tmp_path / "oracle.pth").read_bytes() == kept

@@ -7,20 +7,18 @@ The labels belong to the faces of seeds 0, 1, 2, ... as stage 1 saves them (JPEG
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-import torch
 
 from pipeline.artefacts import atomic, digest, write_stamp
 from pipeline.command import main, resolve_device
 from pipeline.errors import PipelineError
+from pipeline.images import JPEG_QUALITY, through_jpeg
 from pipeline.profile import Profile
 from pipeline.progress import progress
 from stylegan.checkpoint import load_generator
-from stylegan.sampling import sample, to_uint8
+from stylegan.sampling import from_uint8, sample, to_uint8
 from virtual_face.oracle import load_oracle
 
 
@@ -34,18 +32,6 @@ class LabelOptions:
     device: str = "auto"
 
 
-def through_jpeg(pictures: np.ndarray) -> torch.Tensor:
-    """Pictures uint8 [n, H, W, 3] as they read back from stage 1's files: float32 [n, 3, H, W] in [-1, 1]."""
-    from PIL import Image
-
-    decoded = []
-    for picture in pictures:
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=95)
-        decoded.append(np.asarray(Image.open(buffer)))
-    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def label(options: LabelOptions) -> None:
     if options.count < 1:
         raise PipelineError(f"--count {options.count}: at least 1")
@@ -55,7 +41,8 @@ def label(options: LabelOptions) -> None:
     seeds = list(range(options.count))
     tables = []
     for _, _, images in progress(sample(generator, seeds, batch=16, device=device), "label faces"):
-        tables.append(oracle.attributes(through_jpeg(to_uint8(images))))
+        pictures = through_jpeg(to_uint8(images), JPEG_QUALITY)
+        tables.append(oracle.attributes(from_uint8(pictures)))
     seen = pd.concat(tables, ignore_index=True)
     labels = pd.DataFrame(
         {

@@ -10,12 +10,12 @@ from pipeline.errors import PipelineError
 from segmentation.shards import read_shard
 
 
-def read_shards(folder: Path | str, names: tuple[str, ...], most: int | None = None) -> dict[str, np.ndarray]:
-    """Joins the named arrays of all shards of a folder (the first `most` shards).
+def read_shards(folder: Path | str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Joins the named arrays of all shards of a folder.
 
     PipelineError if there are none, or one is damaged or lacks an array.
     """
-    paths = sorted(Path(folder).glob("shard_*.npz"))[:most]
+    paths = sorted(Path(folder).glob("shard_*.npz"))
     if not paths:
         raise PipelineError(
             f"{folder}: no shard_*.npz; render some first (python -m virtual_face.dataset --help shows the calls for "

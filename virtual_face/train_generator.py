@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.artefacts import atomic, provenance_of
+from pipeline.checkpoint import read_checkpoint, training_of
 from pipeline.command import main
 from pipeline.seeds import latents_from_seeds
 from stylegan.checkpoint import load_generator, save_checkpoint
@@ -57,7 +58,7 @@ class GeneratorOptions:
     """Only write an untrained generator (its mapping network defines the latents to render) and stop."""
     data: str = "work/renders"
     work: str = "work/generator"
-    """Folder of the training checkpoint and progress sheets."""
+    """Folder of the training checkpoint (of other --data or another --seed it is refused) and progress sheets."""
     out: str = "weights/demo/generator.pth"
     minutes: float = 60.0
     """Minutes of training altogether: the learning rate falls toward their end."""
@@ -213,6 +214,7 @@ class Training:
             self.critic = FeatureDiscriminator(tuple(b.conv.out_channels for b in self.oracle.blocks[:4]))
             self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=1e-3, betas=(0.0, 0.99))
         self.checkpoint = Path(options.work) / "training.pth"
+        self.training = training_of(options.data, options.seed)
         if self.checkpoint.exists():
             self.load()
         elif options.resume:
@@ -222,7 +224,7 @@ class Training:
         self.random = torch.Generator().manual_seed(hash((options.seed, self.seen, rank())))
 
     def load(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = read_checkpoint(self.checkpoint, self.training)
         self.synthesis.load_state_dict(state["synthesis"])
         self.average = state["average"]
         self.adam.load_state_dict(state["adam"])
@@ -246,6 +248,7 @@ class Training:
 
     def save(self) -> None:
         state = {
+            "training": self.training,
             "synthesis": self.synthesis.state_dict(),
             "average": self.average,
             "adam": self.adam.state_dict(),  # Muon's momenta are rebuilt within some twenty steps

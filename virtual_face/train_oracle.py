@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.artefacts import atomic, provenance_of, save_weights
+from pipeline.checkpoint import read_checkpoint, training_of
 from pipeline.command import main
 from virtual_face.oracle import SHARES, AttributeNet, load_oracle
 from virtual_face.population import ATTRIBUTES
@@ -35,7 +36,7 @@ class OracleOptions:
     minutes: float = 15.0
     """Minutes of training altogether; the same command goes on where it stopped."""
     work: str = "work/oracle"
-    """Folder of the training checkpoint."""
+    """Folder of the training checkpoint; one of other --data or another --seed is refused."""
     batch: int = 32
     evaluate: bool = False
     seed: int = 0
@@ -88,8 +89,9 @@ def train(options: OracleOptions) -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-3)
     generator = torch.Generator().manual_seed(options.seed)
     spent, step, checkpoint = 0.0, 0, Path(options.work) / "training.pth"
+    training = training_of(options.data, options.seed)
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = read_checkpoint(checkpoint, training)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -125,6 +127,7 @@ def train(options: OracleOptions) -> None:
             with atomic(checkpoint) as temporary:
                 torch.save(
                     {
+                        "training": training,
                         "network": network.state_dict(),
                         "average": average.state_dict(),
                         "optimiser": optimiser.state_dict(),
