@@ -106,9 +106,7 @@ def gather(options: ReportOptions, profile: Profile, panel: Panel, device) -> Ev
         )
     truth = pd.DataFrame(shards["attributes"][: options.renders], columns=list(ATTRIBUTES))
     if not Oracle.concept(truth).any():
-        raise PipelineError(
-            f"no persona among the {len(images)} renders of {options.folder}: give more by --renders"
-        )
+        raise PipelineError(f"no persona among the {len(images)} renders of {options.folder}: give more by --renders")
     renders = Sample(images, truth, panel.read(images, "score renders"))
     drawn = persona_faces(profile, "report", options.generated, device).images
     if not len(drawn):
@@ -250,9 +248,7 @@ def _test_split(profile: Profile, title: str) -> dict[str, float]:
 def make(options: ReportOptions) -> None:
     """Measure and write; PipelineError where --out is no .md file, or no face of the persona is among the pictures."""
     if Path(options.out).suffix != ".md":
-        raise PipelineError(
-            f"--out {options.out}: give a name that ends in .md; figures go to the folder of that name"
-        )
+        raise PipelineError(f"--out {options.out}: give a name that ends in .md; figures go to the folder of that name")
     limit_threads()
     profile, device = Profile.load(options.profile), resolve_device(options.device)
     summary, panel = Summary("property scores"), Panel(profile, device)

@@ -143,7 +143,7 @@ def test_every_training_face_is_scored_by_one_network_that_did_not_see_it():
         assert [int((of_fold == part).sum()) for part in ("train", "val")] == [54, 6]
         scored += of_fold == "test"
     assert (scored == (parts != "test")).all()
-    with pytest.raises(PipelineError, match="need 2 to 22 folds for 90 faces, got 1"):
+    with pytest.raises(PipelineError, match=r"need 2 to 22 folds for 90 faces \(100 less the test's\), got 1: set"):
         fold_numbers(parts, 1, 0)
 
 
