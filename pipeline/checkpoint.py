@@ -41,6 +41,7 @@ def read_checkpoint(path: Path | str, training: str) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise PipelineError(f"{path} cannot be read ({str(error).splitlines()[0]}): delete it to train anew") from None
+        # torch's own text advises to switch the protection off, so it is not passed on.
+        raise PipelineError(f"{path} cannot be read ({type(error).__name__}): delete it to train anew") from None
     check_training(path, state.get("training") if isinstance(state, dict) else None, training)
     return state
