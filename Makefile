@@ -52,6 +52,7 @@ measure: setup ## measure renders, generator and latent space; needs the renders
 FAMILY := v1 v2 v3 v4 v5 v8 v9
 family: setup ## every version of the fine-tuning family, mended and as published, with reports (more than an hour on one core)
 	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run "$(RUN)" --version $$version || exit 1; done
+	$(PY) compute_property_scores.py --run "$(RUN)" --algorithm v1 --published
 	for version in $(FAMILY); do $(PY) run_stylegan_finetune.py --run "$(RUN)" --version $$version --published || exit 1; done
 
 publish: setup ## copy the reports of a run, with their pictures, into reports/

@@ -35,6 +35,7 @@ from pipeline.precision import half_precision, wants_half
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
 from pipeline.tables import read_table, write_table
+from property_score.graders import RUN_MODEL
 from property_score.measure import PROPERTIES
 from property_score.property_settings import PARTS, PropertyTraining
 from property_score.seen_faces import SOURCES, SeenFaces, picture_digests, picture_path, source_of, trained_on
@@ -154,7 +155,7 @@ def plan(options: Options) -> Plan:
     scores = run.path(*SCORES)
     if not scores.exists():
         raise PipelineError(f"{scores} is missing; run compute_property_scores.py --run {run} first")
-    model = run.path("property_score", "models", "merged_property_cnn.pth")
+    model = run.path(*RUN_MODEL)
     work = Plan(run, profile.resolution, wants_half(profile), width, folds, training, numbers, None, model, None)
     here = source_of(model) == "trained"
     if options.evaluate:

@@ -119,11 +119,12 @@ class FilterSettings:
                 "cutoffs",
                 "learning_rates",
                 "epochs",
+                "retry_above",
                 "training",
             },
         )
         tables = {}
-        for key in ("windows", "cutoffs", "learning_rates", "epochs"):
+        for key in ("windows", "cutoffs", "learning_rates", "epochs", "retry_above"):
             tables[key] = profile.section(f"cnn.{key}")
             profile.refuse_unknown(f"cnn.{key}", tables[key], FILTER_NAMES)
         training = read_training(profile, "cnn.training", TrainSettings)
@@ -142,8 +143,12 @@ class FilterSettings:
             architectures[name] = Architecture(profile.resolution, width, head, window)
             cutoffs[name] = profile.read(f"cnn.cutoffs.{name}", float, setting.cutoff, low=0, high=1)
             rates[name] = profile.read(f"cnn.learning_rates.{name}", float, setting.learning_rate, above=0)
-            epochs = profile.read(f"cnn.epochs.{name}", int, None, **TRAINING_LIMITS["epochs"])
-            trainings[name] = TrainSettings(**training | ({"epochs": epochs} if epochs else {}))
+            own = {
+                key: profile.read(f"cnn.{key}.{name}", kind, None, **TRAINING_LIMITS[key])
+                for key, kind in (("epochs", int), ("retry_above", float))
+            }
+            own = {key: value for key, value in own.items() if value is not None}
+            trainings[name] = TrainSettings(**training | own)
         bundled = profile.read("cnn.bundled", str, None)
         if labels:
             label_table = Path(labels)

@@ -59,7 +59,13 @@ def publish(options: PublishOptions) -> None:
                 raise PipelineError(
                     f"{report} tells of {link}, which is missing; delete the report and run its stage again"
                 )
-        _empty(target / kept)
+        taken = [Path(link).name for link in links]
+        twice = sorted({name for name in taken if taken.count(name) > 1})
+        if twice:
+            raise PipelineError(
+                f"{report} tells of two files called {twice[0]}, and only one can lie beside it; rename one"
+            )
+        _empty(target, kept)
         for link in links:
             text = text.replace(f"]({link})", f"]({_copied(report, link, target / kept)})")
         with atomic(target / f"{kept}.md") as temporary:
@@ -69,11 +75,13 @@ def publish(options: PublishOptions) -> None:
     summary.print()
 
 
-def _empty(folder: Path) -> None:
-    """Delete what an earlier report left in its folder; PipelineError for a folder that holds anything else."""
+def _empty(target: Path, kept: str) -> None:
+    """Delete what an earlier report `kept` shows of its folder; PipelineError for a folder that holds anything else."""
+    report, folder = target / f"{kept}.md", target / kept
+    earlier = report.read_text(encoding="utf-8") if report.is_file() else ""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     for path in files:
-        if path.is_dir() or path.suffix not in (".png", ".jpg", ".csv"):
+        if path.is_dir() or f"]({kept}/{path.name})" not in earlier:
             raise PipelineError(
                 f"{folder} holds {path.name}, which no report put there: choose another --to, or another --name"
             )

@@ -40,10 +40,16 @@ def load_scorer(name: str, profile: Profile, run: Run | None = None, device: str
     if name == "geometric":
         return GeometricScorer.load(profile, normalisation_of(profile, run), device)
     if name == "property_cnn":
-        return CNNScorer.load(_property_cnn(profile, run), device)
+        return CNNScorer.load(property_cnn_file(profile, run), device)
     if name == "second_grader":
         return CNNScorer.load(profile.weight("second_grader"), device)
     raise PipelineError(f"unknown scorer '{name}'; use {', '.join(SCORERS)}")
+
+
+def property_cnn_file(profile: Profile, run: Run | None = None) -> Path:
+    """The property CNN that stage 4b trained in the run, or else the profile's."""
+    path = run.path(*RUN_MODEL) if run else None
+    return path if path and path.is_file() else profile.weight("property_cnn")
 
 
 def normalisation_of(profile: Profile, run: Run | None = None) -> Normalisation:
@@ -53,7 +59,7 @@ def normalisation_of(profile: Profile, run: Run | None = None) -> Normalisation:
     fitted = _fitted(run)
     if fitted:
         return Normalisation.load(fitted)
-    path = _property_cnn(profile, run)
+    path = property_cnn_file(profile, run)
     record = weight_record(path)
     if "normalisation" not in record:
         raise PipelineError(
@@ -65,7 +71,7 @@ def normalisation_of(profile: Profile, run: Run | None = None) -> Normalisation:
 
 def normalisation_file(profile: Profile, run: Run | None = None) -> Path:
     """The file that `normalisation_of` reads."""
-    return _fitted(run) or stamp_path(_property_cnn(profile, run))
+    return _fitted(run) or stamp_path(property_cnn_file(profile, run))
 
 
 def _fitted(run: Run | None) -> Path | None:
@@ -98,8 +104,3 @@ def check_independent(*scorers: Scorer) -> None:
                 f"the {first['scorer']} and the {second['scorer']} were both trained on {len(both)} faces (seed "
                 f"{both[0]} is the first), so one cannot judge the other; train one of them on other faces"
             )
-
-
-def _property_cnn(profile: Profile, run: Run | None) -> Path:
-    path = run.path(*RUN_MODEL) if run else None
-    return path if path and path.exists() else profile.weight("property_cnn")

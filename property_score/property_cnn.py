@@ -78,7 +78,7 @@ class MergedPropertyCNN(nn.Module):
 
     Input [N, 3, R, R] RGB in [-1, 1]; output [N, 8] z-scores in the order of PROPERTIES, or [N, 7] without the
     hairstyle towers (`hairstyle=False`, the first published layout). Windows and layers: see SUBNETS; layers that a
-    smaller picture cannot hold are dropped by the rule of cnn.stack.
+    smaller picture cannot hold are dropped by the rule of cnn.fit.
     """
 
     def __init__(self, resolution: int = 256, width: float = 1.0, hairstyle: bool = True):

@@ -17,7 +17,7 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.layers import SLOPE
 from stylegan.mapping import LR_MUL
-from stylegan_modified.versions import LABEL_DIM, LABELS, Version
+from stylegan_modified.versions import DENSE0, LABEL_DIM, LABEL_MATRIX, LABELS, Version
 
 LABEL_STD = 0.1  # of the fresh label matrix: a unit label then moves w by a few per cent
 BRANCH_SHARE = 0.02  # share of the energy of w that the new branch of v9 starts with
@@ -51,7 +51,7 @@ def relabelled_generator(source: Generator, version: Version, seed: int = 0) -> 
     Columns of dense0 are carried over one by one, label rows by property (eyes, mouth and pose of seven); what is new
     starts small. Rows of labels that the rung does not obey are zero, so that they change nothing. With label_dim 0 the
     label itself is appended (v5): its columns of dense0 are those of the embedding times the old label matrix.
-    Published (`dropped`): dense0 and the label matrix are thrown away and start at random.
+    Published (`dropped`): dense0, and of all rungs but v2 the label matrix, are thrown away and start at random.
     """
     if source.split:
         raise PipelineError(f"{version.name} starts from a generator without a split mapping")
@@ -61,9 +61,11 @@ def relabelled_generator(source: Generator, version: Version, seed: int = 0) -> 
     state = source.state_dict()
     old, known = state["mapping.dense0.weight"], source.mapping.label_dim
     device = old.device
-    if version.dropped:
+    if DENSE0 in version.dropped:
         weight = torch.randn(old.shape[0], source.z_dim + width, generator=random).to(device) / LR_MUL
-        matrix = torch.randn(size, width, generator=random).to(device)
+        matrix = state.get("mapping.label_weight")
+        if LABEL_MATRIX in version.dropped:
+            matrix = torch.randn(size, width, generator=random).to(device)
     else:
         rows = {(7, 3): [0, 3, 4]}.get((source.label_size, size), list(range(source.label_size)))
         carried = state["mapping.label_weight"][rows] if known else old.new_zeros(size, 0)

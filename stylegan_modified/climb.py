@@ -42,7 +42,7 @@ from stylegan_modified.settings import Rates
 from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.terms import OUTPUTS, GenderTerm, LabelTerm, Term
 from stylegan_modified.trainer import Trainer
-from stylegan_modified.versions import Version, trained_of_generator
+from stylegan_modified.versions import LABEL_MATRIX, Version, trained_of_generator
 from virtual_face.oracle import load_oracle
 
 # Latents of the family alone: not those of stage 1, nor those of the v9 ladder.
@@ -322,7 +322,8 @@ class Climb:
 
 def _carried(version: Version, start: Generator) -> str:
     if version.dropped:
-        return "thrown away, random"
+        kept = "" if LABEL_MATRIX in version.dropped else "; label matrix carried over"
+        return f"{' and '.join(version.dropped)} thrown away, random{kept}"
     if version.published or start.label_size or not version.conditional:
         return "carried over"
     return "dense0 carried over, label columns aimed along the mean slope of each score in z"

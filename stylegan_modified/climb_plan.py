@@ -10,11 +10,11 @@ from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
+from property_score.graders import property_cnn_file
 from stylegan_modified.plan import SHARED_CODE, Call, stage_2_results
 from stylegan_modified.settings import settings_of
 from stylegan_modified.versions import Version
 
-PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
 CODE = ("run_stylegan_finetune", *SHARED_CODE, "property_score.property_cnn")
 
 
@@ -94,12 +94,12 @@ def make_climb(options: StageOptions, version: Version, steps: int | None = None
     weights = {
         "base": profile.weight("generator"),
         "oracle": profile.weight("attribute_net"),
-        "property_cnn": _property_cnn(profile, run),
+        "property_cnn": property_cnn_file(profile, run),
         **_start(profile, run, version, notes),
     }
     from property_score.tables import table_names
 
-    table = run.path(table_names("v1")[0])
+    table = run.path(table_names("v1", published=True)[0])
     if version.tag == "v1_published" and table.is_file():  # published v1 learnt from these labels
         weights["labels"] = table
     filters = bool(settings["guidance"] and not version.published) or version.encoder
@@ -161,8 +161,3 @@ def _start(profile: Profile, run: Run, version: Version, notes: list[str]) -> di
         notes.append(f"there is no published {tag} in this run, so this rung starts from the mended one")
     critic = run.path("stylegan_modified", f"stylegan_dis_fine_tuned_{tag}.pth")
     return {"start": start} | ({"start_critic": critic} if critic.is_file() and version.critic else {})
-
-
-def _property_cnn(profile: Profile, run: Run) -> Path:
-    own = run.path(*PROPERTY_CNN)
-    return own if own.is_file() else profile.weight("property_cnn")

@@ -53,7 +53,8 @@ def label_faces(
 ) -> Labels:
     """Score faces uint8 [N, R, R, 3]; standardised, or as they are for published versions.
 
-    table: scores of algorithm v1 (published v1 learnt from those), used where it is given; numbers: img_no per face.
+    table: scores of algorithm v1 in its published form (published v1 learnt from those), used where it is given;
+    numbers: img_no per face.
     """
     if not getattr(network, "has_hairstyle", True):
         raise PipelineError(
@@ -69,10 +70,12 @@ def label_faces(
         scorer = StandardScorer(network, mean.to(device), spread.to(device)).eval().requires_grad_(False)
         scores, source = (scores - mean) / spread, "the property CNN, standardised over the faces"
     if table is not None:
-        known = read_table(table, score_schema()).set_index("img_no")[list(SCORE_COLUMNS)].reindex(numbers)
+        # The hairstyle, which came later, is no label.
+        known = read_table(table, score_schema()).set_index("img_no")[list(SCORE_COLUMNS[:LABELS])].reindex(numbers)
         measured = known.notna().all(axis=1).to_numpy()
-        scores[torch.from_numpy(measured)] = torch.from_numpy(known[measured].to_numpy(np.float32))
-        source = f"algorithm v1, the property CNN for {int((~measured).sum())} faces that it could not measure"
+        scores[torch.tensor(measured), :LABELS] = torch.tensor(known[measured].to_numpy(np.float32))
+        missing = int((~measured).sum())
+        source = f"algorithm v1 as published, the property CNN for {missing} faces that it could not measure"
     columns = (
         [PROPERTIES.index(name) for name in ("eyes", "mouth", "pose")] if version.label_size == 3 else range(LABELS)
     )

@@ -115,7 +115,9 @@ class Ladder:
         if not generator.split or generator.resolution != self.plan.resolution:
             raise PipelineError(f"{shown(path)} is no v9 generator of {self.plan.resolution} px; see MODELS.md")
         known = provenance_of(path)
-        if known.get("base", self.provenance["base"]) != self.provenance["base"]:
+        if self.plan.weights["generator"] == path:  # its base is not here
+            self.provenance["base"] = known.get("base")
+        elif known.get("base", self.provenance["base"]) != self.provenance["base"]:
             self.plan.notes.append(
                 f"{shown(path)} was fine-tuned from another generator than {shown(self.plan.weights['generator'])}: "
                 "before and after are different worlds; train it anew with --train"

@@ -11,7 +11,7 @@ from pipeline.artefacts import check_whole, code_version, read_json, stamp_path
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.images import NUMBERED
-from pipeline.profile import Profile, shown
+from pipeline.profile import ROOT, Profile, shown
 from pipeline.run import Run
 from pipeline.whole import is_leftover
 from stylegan_modified.settings import finetune_settings
@@ -104,12 +104,12 @@ def make_plan(
         raise PipelineError(f"steps {settings['steps']}: at least 1; give --steps or set it in [{section}]")
     if settings["v1_steps"] < 0:
         raise PipelineError(f"--v1-steps {settings['v1_steps']}: 0 or more")
-    weights = {"generator": profile.weight("generator")}
+    bundle = None if train else _bundle(profile)
+    weights = {"generator": _base(profile, bundle, notes)}
     if profile.get("weights.attribute_net", None):
         weights["oracle"] = profile.weight("attribute_net")
     else:
         notes.append("this world has no oracle: the filter CNNs, which chose the faces, also measure the concept share")
-    bundle = None if train else _bundle(profile)
     if bundle:
         weights["start"] = bundle
         if profile.get("weights.discriminator_v9", None):  # published as a file of its own
@@ -181,6 +181,22 @@ def _trained_here(run: Run) -> dict[str, Any]:
         return {}
     content = read_json(stamp)
     return content if (content.get("options") or {}).get("train") else {}
+
+
+def _base(profile: Profile, bundle: Path | None, notes: list[str]) -> Path:
+    """The base generator, which the result is compared with; where there is none, the bundled net it goes on from."""
+    try:
+        return profile.weight("generator")
+    except PipelineError as missing:
+        if bundle is None:
+            raise PipelineError(
+                f"{missing}\n  (stage 5 can do without it where it goes on from a v9 net: generator_v9 in [weights])"
+            ) from None
+        notes.append(
+            f"the base generator {shown(ROOT / str(profile.get('weights.generator')))} is missing, so `before` is "
+            f"{shown(bundle)}, from which training goes on: the steps of this run are measured, not the way here"
+        )
+        return bundle
 
 
 def _bundle(profile: Profile) -> Path | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LABELS = 7  # the seven properties of version 1; later versions keep the inputs and feed zeros
 LABEL_DIM = 16
 OBEYED = ("eyes", "mouth", "pose")
+DENSE0, LABEL_MATRIX = "dense0", "label matrix"  # what a published rung may throw away
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Version:
     """Start from one fixed batch of latents and labels, and leave it by 10 % every 50 steps (v2)."""
     scorer_trains: bool = False
     """The property CNN that judges trains along, so that both can agree on anything (v2 as committed)."""
-    dropped: bool = False
-    """Throw dense0 and the label matrix of the previous rung away, as published."""
+    dropped: tuple[str, ...] = ()
+    """What of the previous rung is thrown away, as published: DENSE0, LABEL_MATRIX."""
     stored_init: float | None = None
     """Spread of the stored start values of the new branch (published: .15); None: effective scale, 2 % of w."""
     published: bool = False
@@ -112,17 +113,18 @@ VERSIONS = {
 }  # fmt: skip
 EXPERIMENTS = {1: "v5_1", 2: "v5_2", 3: "v5_3"}
 _ALL = 1 << 20
+_BOTH = (DENSE0, LABEL_MATRIX)
 # Where the published rule differs from the row above.
 _PUBLISHED = {
-    "v1": {"labels": "faces", "critic": "concat", "mismatched": 0.0, "style_mixing": 0.9, "dropped": True},
-    "v2": {"generator_up_to": _ALL, "random_noise": False, "curriculum": True, "scorer_trains": True, "dropped": True,
-           "rate": 1e-5},
-    "v3": {"labels": "faces", "dropped": True, "random_noise": False},
-    "v4": {"labels": "faces", "critic": "concat", "mismatched": 0.0, "style_mixing": 0.9, "dropped": True},
-    "v5_1": {"generator_up_to": _ALL, "labels": "faces", "mismatched": 0.0, "critic_trains": True, "dropped": True},
-    "v5_2": {"generator_up_to": _ALL, "random_noise": False, "scorer_trains": True, "dropped": True,
+    "v1": {"labels": "faces", "critic": "concat", "mismatched": 0.0, "style_mixing": 0.9, "dropped": _BOTH},
+    "v2": {"generator_up_to": _ALL, "random_noise": False, "curriculum": True, "scorer_trains": True,
+           "dropped": (DENSE0,), "rate": 1e-5},
+    "v3": {"labels": "faces", "dropped": _BOTH, "random_noise": False},
+    "v4": {"labels": "faces", "critic": "concat", "mismatched": 0.0, "style_mixing": 0.9, "dropped": _BOTH},
+    "v5_1": {"generator_up_to": _ALL, "labels": "faces", "mismatched": 0.0, "critic_trains": True, "dropped": _BOTH},
+    "v5_2": {"generator_up_to": _ALL, "random_noise": False, "scorer_trains": True, "dropped": _BOTH,
              "rate": 1e-5},
-    "v5_3": {"generator_up_to": _ALL, "labels": "faces", "mismatched": 0.0, "critic_trains": True, "dropped": True,
+    "v5_3": {"generator_up_to": _ALL, "labels": "faces", "mismatched": 0.0, "critic_trains": True, "dropped": _BOTH,
              "centre_gradient": True},
     "v8": {},
     "v9": {"stored_init": 0.15},

@@ -18,6 +18,7 @@ from cnn import bundle, models
 from cnn.filter_cnn import FilterEnsemble
 from cnn.labels import deal_folds, match_labels, read_labels
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
+from cnn.training import class_weights
 from pipeline.artefacts import check_whole, read_json, stamp_path, write_json
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
@@ -354,6 +355,15 @@ def test_impossible_settings_are_named_with_file_key_and_what_is_expected(tmp_pa
     (tmp_path / "odd.toml").write_text(f"resolution = 32\n{line}\n")
     with pytest.raises(PipelineError, match=rf"odd\.toml.*{message}"):
         FilterSettings.of(Profile.load(tmp_path / "odd.toml"))
+
+
+def test_a_filter_may_have_epochs_and_a_threshold_of_its_own():
+    trainings = FilterSettings.of(Profile.load("celeba256")).trainings
+    assert {name: row.retry_above for name, row in trainings.items()} == {
+        "gender": 0.35, "quality": 0.13, "age": 0.23, "glass": 0.10,
+    }  # fmt: skip
+    # As the published losses, on whose scale the cutoffs are: no class weighs more.
+    assert {class_weights(np.array([0] * 19 + [1]), row.rare_weight) for row in trainings.values()} == {(1.0, 1.0)}
 
 
 def test_a_checkpoint_of_the_wrong_shape_is_refused(world, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
+from property_score.tables import SCORE_COLUMNS
 from stylegan.sampling import images_of
 from stylegan_modified import network_diagram
 from stylegan_modified.aim import aim_labels, calibrate_labels, mean_slopes
@@ -22,6 +23,7 @@ from stylegan_modified.critics import (
     save_critic,
 )
 from stylegan_modified.draws import draw, given_noise
+from stylegan_modified.labels import label_faces
 from stylegan_modified.latents import Curriculum, Latents
 from stylegan_modified.obedience import GRID_8, GRID_50, label_rows, summarise, try_labels
 from stylegan_modified.processes import Processes
@@ -69,6 +71,10 @@ def test_published_rungs_throw_dense0_away(name):
     old, new = source.state_dict()["mapping.dense0.weight"], net.state_dict()["mapping.dense0.weight"]
     assert new.std() == pytest.approx(100.0, rel=0.2)
     assert abs(float(torch.corrcoef(torch.stack([new[:, :16].flatten(), old[:, :16].flatten()]))[0, 1])) < 0.3
+    if name == "v2":  # whose published code dropped dense0 alone
+        assert torch.equal(net.mapping.label_weight, source.mapping.label_weight)
+    elif source.label_size and source.mapping.label_weight.shape == net.mapping.label_weight.shape:
+        assert not torch.allclose(net.mapping.label_weight, source.mapping.label_weight, atol=0.1)
 
 
 def test_labels_that_a_rung_does_not_obey_change_nothing():
@@ -221,6 +227,23 @@ def test_given_noise_is_used_for_one_pass_and_the_stored_one_stays():
     assert not torch.allclose(plain, noisy) and torch.equal(plain, again)
     assert torch.allclose(part, noisy[1::2], atol=1e-5)
     assert torch.equal(net.state_dict()["synthesis.layer3.apply_noise.noise"], stored)
+
+
+def test_published_v1_learns_from_the_seven_scores_of_algorithm_v1(tmp_path):
+    images, network = world.bright_faces().images, world.scorer()
+    rows = {"img_no": [4, 8], "img_path": ["a.jpg", "b.jpg"], "reason": ["no hairstyle", "no nose"]}
+    scores = {column: [0.5 + k, 1.5 + k] for k, column in enumerate(SCORE_COLUMNS)}
+    scores["hairstyle_score"][0] = None  # came later and is no label
+    scores["pose_score"][1] = None
+    pd.DataFrame({**rows, **scores}).to_csv(tmp_path / "all_scores_published.csv", index=False)
+    numbers = list(range(len(images)))
+    arguments = (images, network, PUBLISHED["v1"])
+    read = label_faces(*arguments, None, numbers, "cpu").values
+    labels = label_faces(*arguments, tmp_path / "all_scores_published.csv", numbers, "cpu")
+    assert labels.values[4] == pytest.approx(0.5 + np.arange(7))
+    others = np.arange(len(images)) != 4
+    assert np.array_equal(labels.values[others], read[others])
+    assert f"for {len(images) - 1} faces" in labels.source
 
 
 def test_drawn_labels_take_each_property_from_another_face():

@@ -136,6 +136,16 @@ def test_it_goes_on_from_the_published_nets_which_are_two_files(tmp_path, write_
     moved = [float((trained[key] - value).abs().max()) for key, value in critic.state_dict().items()]
     assert 0 < max(moved) < 0.01, "one step away from the published discriminator"
 
+    # The published base may be unobtainable: then the published v9 net is `before`, and this is said.
+    lost, other = {**weights, **files, "generator": tmp_path / "lost.pth"}, new_run(tmp_path / "other")
+    without = write_profile("without", resolution=16, weights=lost, **steps)
+    assert any("lost.pth is missing, so `before` is" in line for line in finetune(other, without).notes)
+    assert "lost.pth is missing" in (other / "reports" / "finetune_v9.md").read_text(encoding="utf-8")
+    alone = [load_generator(folder / "stylegan_modified" / "stylegan_gen_fine_tuned_v9.pth") for folder in (run, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*(net.state_dict().values() for net in alone), strict=True))
+    with pytest.raises(PipelineError, match="'generator' .* is missing(?s:.*)goes on from a v9 net"):
+        finetune(other, without, train=True)
+
 
 def test_a_killed_stage_ends_with_the_same_tables(tmp_path, profile):
     path = profile()

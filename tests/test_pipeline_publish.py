@@ -18,6 +18,7 @@ def test_a_report_takes_its_pictures_along_and_finds_them(tmp_path):
     (run / "reports" / "a.md").write_text("# A\n\n![c](../stage/curve.png)\n![s](own/strip.jpg)\n[b](b.md)\n")
     (to / "a").mkdir(parents=True)
     (to / "a" / "old.png").write_bytes(b"of an earlier report")
+    (to / "a.md").write_text("![o](a/old.png)\n")
     publish(PublishOptions(str(run), to=str(to)))
     assert (to / "a.md").read_text() == "# A\n\n![c](a/curve.png)\n![s](a/strip.jpg)\n[b](b.md)\n"
     assert {path.name for path in (to / "a").iterdir()} == {"curve.png", "strip.jpg"}
@@ -47,10 +48,27 @@ def test_a_folder_that_no_report_filled_is_never_emptied(tmp_path):
     (package / "inner").mkdir(parents=True)
     (package / "stage.py").write_text("code\n")
     (package / "a.png").write_bytes(b"picture")
-    with pytest.raises(PipelineError, match=r"vectorfind holds inner, which no report put there: choose another --to"):
+    with pytest.raises(PipelineError, match=r"vectorfind holds a\.png, which no report put there: choose another --to"):
         publish(PublishOptions(str(tmp_path / "run"), to=str(tmp_path)))
     assert {path.name for path in package.iterdir()} == {"inner", "stage.py", "a.png"}
     assert not (tmp_path / "vectorfind.md").exists()
+    holidays = tmp_path / "images"
+    holidays.mkdir()
+    (holidays / "holiday.jpg").write_bytes(b"picture")
+    (tmp_path / "run" / "reports" / "images.md").write_text("# I\n")
+    for earlier in ("", "![another](images/shown.jpg)\n"):
+        (tmp_path / "images.md").write_text(earlier)
+        with pytest.raises(PipelineError, match=r"images holds holiday\.jpg, which no report put there"):
+            publish(PublishOptions(str(tmp_path / "run"), ("images",), to=str(tmp_path)))
+    assert (holidays / "holiday.jpg").is_file()
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        save_image(tmp_path / "run" / "reports" / folder / "x.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "run" / "reports" / "z.md").write_text("![1](a/x.png)\n![2](b/x.png)\n")
+    with pytest.raises(PipelineError, match=r"two files called x\.png"):
+        publish(PublishOptions(str(tmp_path / "run"), to=str(tmp_path / "to")))
 
 
 def test_a_missing_report_or_picture_is_named(tmp_path):

@@ -13,6 +13,7 @@ from stylegan_golden import AUTHOR, GOLDEN, KEYS, error, fill
 from stylegan.checkpoint import load_discriminator, load_generator
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
+from stylegan.sampling import to_uint8
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 W_LIMIT = {"float32": 1e-5, "float64": 1e-10}
@@ -37,7 +38,7 @@ def sample(image, index):
     return image.detach().numpy().ravel()[index]
 
 
-@pytest.mark.parametrize("resolution", [64, 128])
+@pytest.mark.parametrize("resolution", [64, 128, 256])
 @pytest.mark.parametrize("kind", ["generator", "discriminator"])
 def test_layout_and_key_order_are_the_published_ones(resolution, kind):
     net = fill({"generator": Generator, "discriminator": Discriminator}[kind](resolution))
@@ -71,9 +72,39 @@ def test_w_images_and_scores_equal_the_reference(nets, resolution, dtype):
         if name == "trunc":
             layers_wp = out["wp"][:, [0, 7, 8, last]]
             assert error(layers_wp, GOLDEN[f"{key}/trunc/wp_layers_0_7_8_last_f64"]) < 1e-5
+            bytes_ = sample(torch.from_numpy(to_uint8(out["image"])).permute(0, 3, 1, 2).contiguous(), index)
+            apart = np.abs(bytes_.astype(int) - GOLDEN[f"{key}/trunc/uint8_sample"])
+            assert apart.max() <= 1 and apart.mean() < 2e-3  # values next to a step may fall on its other side
         else:
             for k in (0, 5, last):
                 assert error(out[f"style{k:02d}"], GOLDEN[f"{key}/full/style{k:02d}_f64"]) < 1e-5
+
+
+@torch.no_grad()
+def test_every_block_equals_the_reference(nets):
+    generator = nets("g64", lambda: Generator(64), "float64")
+    critic = nets("d64", lambda: Discriminator(64), "float64")
+    seen = {}
+
+    def keep(name):
+        def hook(_, __, out):
+            seen[name] = out[0] if isinstance(out, tuple) else out
+
+        return hook
+
+    watched = {f"g64/diag_{name}": layer for name, layer in generator.synthesis.named_children()}
+    watched |= {f"d64/diag_{name}": layer for name, layer in critic.named_children()}
+    watched = {name: layer for name, layer in watched.items() if f"{name}_f64" in GOLDEN}
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in watched.items()]
+    critic(generator(golden.latents().double())["image"])
+    for hook in hooks:
+        hook.remove()
+    assert len(watched) == 22
+    for name, out in seen.items():
+        values = out.numpy().ravel()
+        at = np.sort(np.random.default_rng(4242).choice(values.size, size=min(64, values.size), replace=False))
+        got = np.concatenate([[values.mean(), values.std()], values[at]])
+        assert error(got, GOLDEN[f"{name}_f64"]) < 1e-9, name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -131,6 +162,23 @@ AUTHOR_NETS = {
 }
 
 
+# Of v9 the reference keeps largest absolute values alone.
+G9_LARGEST = {
+    "zero": {
+        "w": 7.453099848254991,
+        "mapping_split1": 6.3537781509958755,
+        "mapping_split2": 5.647238036873887,
+        "image": 3.0615787018385663,
+    },
+    "rand": {
+        "w": 8.710424877908498,
+        "mapping_split1": 6.184364812804562,
+        "mapping_split2": 6.15718454298283,
+        "image": 2.884741699588165,
+    },
+}
+
+
 def through_a_file(path, content, load):
     torch.save(content, path)
     net = load(path)
@@ -171,6 +219,17 @@ def test_published_conditional_generators_equal_the_reference(author_generator, 
                 assert error(sample(out["image"], AUTHOR["image_idx"]), AUTHOR[stored]) < 2e-4
 
 
+@pytest.mark.parametrize("which", G9_LARGEST)
+@torch.no_grad()
+def test_the_published_split_generator_reaches_the_reference_s_largest_values(author_generator, which):
+    generator, z = author_generator("g9"), golden.latents()
+    label = golden.labels(2, 7) * (which == "rand")
+    found = {position: generator.encode(z, label, position) for position in G9_LARGEST[which] if position != "image"}
+    found["image"] = generator.decode(found["mapping_split1"], "mapping_split1")
+    for name, largest in G9_LARGEST[which].items():
+        assert float(found[name].abs().max()) == pytest.approx(largest, abs=2e-5), name
+
+
 @pytest.mark.parametrize("name", ["g7", "g7c24", "g3"])
 @torch.no_grad()
 def test_w_of_published_conditional_generators_in_double_equals_the_reference(author_generator, name):
@@ -187,7 +246,7 @@ def test_published_discriminators_with_appended_label_equal_the_reference(author
     critic = through_a_file(tmp_path / "d.pth", content, load_discriminator)
     assert {k: list(v.shape) for k, v in critic.state_dict().items()} == KEYS[f"d{size}"]["keys"]
     assert golden.digest(critic) == KEYS[f"d{size}"]["sha256"]
-    cases = {f"n{n}": golden.critic_images(256, n) for n in (1, 2)} | {"pm1": golden.author_images()}
+    cases = {f"n{n}": golden.critic_images(256, n) for n in (1, 2, 8)} | {"pm1": golden.author_images()}
     if size == 3:
         cases["varied8"] = golden.varied_images()
     else:

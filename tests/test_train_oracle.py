@@ -7,8 +7,8 @@ import torch
 from pipeline.artefacts import provenance_of
 from pipeline.errors import PipelineError
 from virtual_face.oracle import load_oracle
-from virtual_face.population import ATTRIBUTES
-from virtual_face.train_oracle import OracleOptions, train
+from virtual_face.population import ATTRIBUTES, INDEX, ODD_FACTORS, factors_from_seeds, head_parameters, true_attributes
+from virtual_face.train_oracle import OracleOptions, augment, train
 
 AT_LEAST_A_STEP = 1e-6  # minutes
 
@@ -61,3 +61,20 @@ def test_a_checkpoint_of_other_data_another_seed_or_in_pieces_is_refused(renders
     with pytest.raises(PipelineError, match="training.pth cannot be read"):
         go()
     assert (tmp_path / "oracle.pth").read_bytes() == kept
+
+
+def test_a_mirrored_picture_is_learnt_with_the_attributes_of_the_mirrored_face():
+    factors = factors_from_seeds(list(range(12)))
+    turned = factors.clone()
+    turned[:, [INDEX[name] for name in ODD_FACTORS]] *= -1
+    wall, hair = torch.rand(12, 2) * 255, torch.rand(12)
+    truth, mirrored = (
+        torch.tensor(true_attributes(head_parameters(one), wall, hair).to_numpy(), dtype=torch.float32)
+        for one in (factors, turned)
+    )
+    images = torch.full((12, 3, 128, 128), -1.0)
+    images[..., 64:] = 1.0
+    seen, targets = augment(images, truth, torch.Generator().manual_seed(0))
+    flipped = seen[..., :32].mean((1, 2, 3)) > 0
+    assert flipped.any() and not flipped.all() and not torch.allclose(truth, mirrored, atol=0.01)
+    assert torch.allclose(targets, torch.where(flipped[:, None], mirrored, truth), atol=1e-5)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor
 from vectorfind.finding import make_loop
 from vectorfind.grid import ends_of
 from vectorfind.groups import Grouping
-from vectorfind.model_loop import ENDED, ModelLoop, ModelLoopOptions
+from vectorfind.model_loop import ENDED, WELL_BELOW, ModelLoop, ModelLoopOptions, _Plans
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import plan_for, sample_pool
 from vectorfind.score_model import ScoreModel
@@ -251,6 +252,24 @@ def test_a_closed_mouth_stays_closed_opens_on_demand_and_is_told_where_it_ends()
     opened = (bench.measure(up.codes, "w") - start[shut]) / loop.all_sds
     assert np.median(np.abs(opened[:, mouth] - 1)) < 0.1 and (up.why == REACHED).mean() > 0.8
     assert np.abs(opened[:, KEPT_COLUMNS]).mean() < 0.25
+
+
+def test_of_a_score_at_its_end_the_model_is_asked_again_for_what_the_scorer_still_misses():
+    mouth, eyes, rows = PROPERTIES.index("mouth"), PROPERTIES.index("eyes"), 5
+    floors = np.full(len(PROPERTIES), -1e9, np.float32)
+    floors[mouth] = 0
+    loop = ModelLoop(None, "w", np.eye(3), np.ones(8), model=SimpleNamespace(floors=floors))
+    begin, told, believed, target = np.full((rows, 9), 7.0), np.zeros((rows, 9)), *np.zeros((2, rows, 8))
+    # At the floor: read above it; met though told below; told above. Then an open mouth, told open and told shut.
+    target[:, mouth], told[:, mouth] = (0, 0, -0.1, 1, 1), (-0.2, -0.2, 0.1, 0.4, -0.2)
+    believed[:, mouth], target[:, eyes] = (0.3, 0, 0, 0.5, 0.2), 0.6
+    for gain in (1.0, 0.5):
+        plan = _Plans(None, told, None, believed, None)
+        goal = loop._goal(begin, target, plan, np.full((rows, 1), gain))
+        expected = [-0.2 - 0.3 * gain, -0.2, -WELL_BELOW, 0.4 + 0.5 * gain, 0.8 * gain]
+        np.testing.assert_allclose(goal[:, mouth], expected)
+        np.testing.assert_allclose(goal[:, eyes], 0.6 * gain)
+        assert (goal[:, 8] == 7).all()
 
 
 @pytest.fixture(scope="module")

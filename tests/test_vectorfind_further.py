@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from vectorfind_run import runner_in
 from vectorfind_world import make_bench
 
 import run_vectorfind
 import vectorfind.further
 import vectorfind.selection
-import vectorfind.stage
 import vectorfind.verdict
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
@@ -29,31 +29,7 @@ from vectorfind.targets import against_reference, person_leak_otherwise, targets
 
 @pytest.fixture
 def further(tmp_path, tiny_profile, monkeypatch):
-    """Returns a function that runs steps in one run folder: 200 samples, 3 faces, no groups, only the finder judges."""
-    for name in ("generator", "scorer"):
-        (tmp_path / f"{name}.pth").write_bytes(name.encode())
-    monkeypatch.setattr(vectorfind.stage, "open_bench", lambda *_: make_bench(batch=50))
-    monkeypatch.setattr(vectorfind.stage, "open_identity", lambda *_: None)
-    monkeypatch.setattr(vectorfind.further, "open_judge", lambda _: None)
-    monkeypatch.setattr(vectorfind.further, "oracle_file", lambda _: {})
-
-    def go(*steps, **options):
-        paths = {name: str(tmp_path / f"{name}.pth") for name in ("generator", "scorer")}
-        small = {"samples": 200, "faces": 3, "groups": "none", "graders": ("finder",), "groupings": ("none",)}
-        if "sweep" in steps:
-            del small["groups"]  # it takes --groupings
-        wish = {
-            **small,
-            "profile": str(tiny_profile),
-            "run": str(tmp_path / "run"),
-            "device": "cpu",
-            **paths,
-            **options,
-        }
-        run_vectorfind.run(run_vectorfind.VectorFindOptions(steps=steps, **wish))
-        return tmp_path / "run"
-
-    return go
+    return runner_in(tmp_path, tiny_profile, monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["closed_loop", "model_loop"])

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from pipeline.profile import ROOT, Profile
+from pipeline.run import Run
 from pipeline.seeds import latents_from_seeds
+from property_score.scorer import ALIGNED_WINDOW
 from segmentation.classes import (
     HAIR,
     LEFT_BROW,
@@ -25,10 +27,12 @@ from stylegan.generator import Generator
 from vectorfind.appearance import PLACES, READINGS, appearance
 from vectorfind.effects import ORACLE_ATTRIBUTES, Judge
 from vectorfind.finding import read_person
+from vectorfind.graders import Grader, open_scorers
 from vectorfind.groups import Grouping
 from vectorfind.leaks import person_units
 from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.protocol import score_codes
 from vectorfind.truth import MEANT, draws_alike, factor_moves, latent_map_behind, person_moves, summary, w_of
 from virtual_face.latent_map import latent_map_of
 from virtual_face.oracle import load_oracle
@@ -187,6 +191,22 @@ def stage_of(bench, first_seed: int = 9_100_000, faces: int = 6):
     options = SimpleNamespace(profile="demo", device="cpu")
     plan = SimpleNamespace(test_seeds=range(first_seed, first_seed + faces))
     return SimpleNamespace(bench=bench, options=options, plan=plan)
+
+
+def test_the_geometric_grader_follows_the_finder_in_units_of_its_own(demo, tmp_path):
+    bench, _ = demo
+    profile, run = Profile.load("demo"), Run(tmp_path)
+    scorers, notes = open_scorers(profile, run, ["geometric"], "cpu")
+    assert list(scorers) == ["geometric"] and not notes
+    codes = bench.encode(bench.latents(range(9_100_000, 9_100_008)), "w")
+    graders = [Grader(name, scorer, *np.ones((2, 8))) for name, scorer in ({"finder": bench.scorer} | scorers).items()]
+    finder, geometric = score_codes(bench, codes, "w", graders).values()
+    assert geometric.shape == (8, len(PROPERTIES)) and np.isfinite(geometric).all() and (geometric != finder).all()
+    for name in EDITED:
+        column = PROPERTIES.index(name)
+        assert np.corrcoef(geometric[:, column], finder[:, column])[0, 1] > 0.5, name
+    about = scorers["geometric"].provenance
+    assert (about["scorer"], about["units"], about["crop"]) == ("geometric", "z", list(ALIGNED_WINDOW))
 
 
 def test_a_person_is_read_from_some_rows_of_the_pool_and_the_same_in_any_batch(demo, monkeypatch):

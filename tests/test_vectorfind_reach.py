@@ -7,6 +7,7 @@ from test_vectorfind_closed_loop import ErringScorer, loop_in, model_loop_in
 from vectorfind_world import CurvedScorer, make_bench
 
 from vectorfind.closed_loop import LoopOptions
+from vectorfind.names import EDITED
 from vectorfind.reach import JUDGED, LETTER, MET_WITHIN, intended_table, met_shares, reach_table, to_the_letter
 
 
@@ -37,3 +38,10 @@ def test_faces_that_are_walked_together_reach_what_they_would_alone():
     found, apart = (intended_table(one, together).set_index(keys) for one in (loop, replace(loop, bench=small)))
     assert len(found) > 60 and found.index.is_unique
     assert (found["achieved"] - apart["achieved"].reindex(found.index)).abs().max() < 2e-3
+
+
+def test_a_walker_that_never_moves_meets_no_wish():
+    bench = make_bench(batch=50)
+    ends = [{"seed": 2000, "property": name, "low": -1.0, "high": 1.0} for name in EDITED]
+    found = [intended_table(loop_in(bench, most_steps=steps), pd.DataFrame(ends)) for steps in (0, 20)]
+    assert [len(table) for table in found] == [12, 12] and [met_shares(table) for table in found] == [(0, 0), (1, 1)]

@@ -223,6 +223,10 @@ def test_a_pool_is_not_thrown_away_for_a_smaller_one(stage):
     with pytest.raises(PipelineError, match="input generator changed.*another --run, --force, or"):
         stage("run", "pool", samples=200)
     assert folder_bytes(run / "vectorfind/pool") == before
+    (run / "vectorfind/pool/pool.json").unlink()
+    with pytest.raises(PipelineError, match=r"holds samples without pool\.json.*\(--force\)"):
+        stage("run", "pool", samples=200)
+    assert len(list((run / "vectorfind/pool").glob("shard_*"))) == 3
     stage("run", "pool", samples=200, force=True)
     assert len(list((run / "vectorfind/pool").glob("shard_*"))) == 1
 

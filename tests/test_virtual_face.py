@@ -1,6 +1,7 @@
 """The procedural world: one seed one face, exact masks, correlated people, an honest latent map."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from virtual_face import dataset, label
+from pipeline.profile import ROOT
+from stylegan.checkpoint import generator_hash, load_generator
+from virtual_face import dataset, label, train_generator
 from virtual_face.latent_map import BENDS, ODD_BENDS, LatentMap
-from virtual_face.oracle import AttributeNet, Oracle
+from virtual_face.oracle import AttributeNet, Oracle, load_oracle
 from virtual_face.population import ATTRIBUTES, FACTORS, INDEX, ODD_FACTORS, factors_from_seeds, head_parameters
 from virtual_face.population import true_attributes as table_of
 from virtual_face.render import RenderOptions, background_statistics, draw_sheet, render, render_factors
@@ -60,6 +63,23 @@ def test_every_frontal_face_shows_eyes_nose_and_lips_in_their_places(faces):
     assert rows[2] < rows[4] < rows[6] < rows[7] < rows[9]
     left, right = (torch.nonzero(mask == part)[:, 1].float().mean() for part in (4, 5))
     assert left < 32 < right
+
+
+def test_a_head_turns_to_the_right_looks_up_and_lowers_its_right_eye():
+    """Left and right are those of the picture, as in `geometry.rotation` and `head_pose.OracleHeadPose`."""
+    factors = torch.zeros(4, len(FACTORS))
+    for face, name in enumerate(("yaw", "pitch", "roll"), start=1):
+        factors[face, INDEX[name]] = 2.0
+    drawn = render_factors(factors, 64)
+    (y, x), (eyes_y, eyes_x) = nose, eyes = torch.zeros(2, 4), torch.zeros(2, 4)
+    tilt = torch.zeros(4)
+    for face, mask in enumerate(drawn.masks):
+        left, right, nose[:, face] = (torch.nonzero(mask == part).float().mean(0) for part in (4, 5, 6))
+        eyes[:, face], tilt[face] = (left + right) / 2, torch.atan2(*(right - left))
+    assert (x - eyes_x)[1] > (x - eyes_x)[0] + 1  # yaw: the nose moves to the right of the eyes
+    assert (y - eyes_y)[2] < (y - eyes_y)[0] - 0.3 and y[2] < y[0]  # pitch: and up, whose rows are smaller
+    assert tilt.tolist() == pytest.approx(drawn.attributes["roll"], abs=0.02) and tilt[3] > 0.15  # in radians
+    assert drawn.attributes.loc[1, "yaw"] > 0.4 and drawn.attributes.loc[2, "pitch"] > 0.15
 
 
 def test_attributes_do_what_they_say():
@@ -196,6 +216,35 @@ def test_training_draws_rare_traits_oftener_and_learns(tmp_path):
     assert losses[-1] < losses[0] and training.seen == 24
 
 
+def test_a_picture_that_is_mirrored_for_training_gets_the_code_of_the_mirrored_face(space, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_generator, "new_generator", lambda: None)
+    monkeypatch.setattr(train_generator, "latent_map_of", lambda _: space[0])
+    images, masks = np.zeros((8, 128, 128, 3), np.uint8), np.zeros((8, 128, 128), np.uint8)
+    images[:, :, :64], masks[:, :, :64] = 255, 4  # eyes, which weigh more, on the left
+    factors = np.tile(factors_from_seeds([5]).numpy(), (8, 1))
+    np.savez(tmp_path / "shard_0000.npz", images=images, masks=masks, factors=factors)
+    training = Training(GeneratorOptions(data=str(tmp_path), work=str(tmp_path / "work"), batch=8))
+    pictures, weight, p = training.batch()
+    flipped = pictures[:, 0, 0, -1] > 0
+    assert flipped.any() and not flipped.all()
+    sign = torch.tensor([-1.0 if name in ODD_FACTORS else 1.0 for name in FACTORS])
+    expected = torch.from_numpy(factors) * torch.where(flipped[:, None], sign, torch.ones(len(FACTORS)))
+    assert torch.allclose(training.map.factors(p), expected, atol=1e-3)
+    assert torch.equal(weight[:, 0, 0, -1] > weight[:, 0, 0, 0], flipped)
+
+
+def test_the_oracle_reads_attributes_in_their_own_units(faces):
+    network = AttributeNet()
+    network.mean.fill_(3.0)
+    network.spread.fill_(2.0)
+    read = dict(zip(ATTRIBUTES, network.attributes(torch.ones(1, len(ATTRIBUTES)))[0].tolist()))
+    shares = {name: read.pop(name) for name in ("gender", "quality", "age", "glasses")}
+    assert set(read.values()) == {5.0} and list(shares.values()) == pytest.approx([0.7311] * 4, abs=1e-4)
+    seen = load_oracle(ROOT / "weights/demo/attribute_net.pth").attributes(faces.images)
+    for name, error in {"yaw": 0.05, "pitch": 0.05, "roll": 0.02, "eyes": 0.1, "background_mean": 20.0}.items():
+        assert (seen[name] - faces.attributes[name]).abs().mean() < error, name
+
+
 def test_the_oracle_reads_the_same_in_any_batch():
     torch.manual_seed(0)
     oracle = Oracle(AttributeNet())
@@ -227,6 +276,19 @@ def test_a_wrong_generator_does_not_lock_the_folder_of_a_data_set(tmp_path):
         dataset.render_dataset(dataclasses.replace(options, generator=str(tmp_path / "nowhere.pth")))
     dataset.render_dataset(options)
     assert (tmp_path / "data" / "shard_0000.npz").is_file()
+
+
+def test_a_data_set_goes_on_with_its_own_generator_only(tmp_path, monkeypatch):
+    folder, weights = tmp_path / "data", str(ROOT / "weights/demo/generator.pth")
+    options = dataset.DatasetOptions(str(folder), count=1, shard=1, size=16, eager=True, generator=weights)
+    dataset.render_dataset(options)
+    assert json.loads((folder / "dataset.json").read_text())["generator"] == generator_hash(load_generator(weights))
+    nudged = load_generator(weights)
+    nudged.synthesis.output0.bias.data += 1  # trained on, at the same path
+    monkeypatch.setattr(dataset, "load_generator", lambda _: nudged)
+    with pytest.raises(PipelineError, match="another generator"):
+        dataset.render_dataset(dataclasses.replace(options, count=2))
+    assert len(list(folder.glob("shard_*.npz"))) == 1
 
 
 def test_without_a_compiler_the_cure_is_told(tmp_path, monkeypatch):

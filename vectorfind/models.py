@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile, shown
 from pipeline.run import Run
+from property_score.graders import RUN_MODEL, property_cnn_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 # Filters whose first fold's hidden layer tells the closed loop who a face is.
 SEEN_BY = ("gender", "age")
-PROPERTY_CNN = ("property_score", "models", "merged_property_cnn.pth")
 
 
 @dataclass
@@ -58,11 +58,10 @@ def locate(profile: Profile, run: Run, generator: str = "v9", scorer: str = "") 
         path = _existing(generator, "--generator")
     if scorer:
         return ModelFiles(path, _existing(scorer, "--scorer"), notes)
-    score_path = run.path(*PROPERTY_CNN)
-    if not score_path.is_file():
-        score_path = profile.weight("property_cnn")
+    score_path, own = property_cnn_file(profile, run), run.path(*RUN_MODEL)
+    if score_path != own:
         notes.append(
-            f"{shown(run.path(*PROPERTY_CNN))} is missing, so the profile's property CNN scores; "
+            f"{shown(own)} is missing, so the profile's property CNN scores; "
             "run run_property_cnn.py and then this stage again to use the run's own"
         )
     return ModelFiles(path, score_path, notes)

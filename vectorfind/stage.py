@@ -112,6 +112,7 @@ class Stage:
             read_plan,
             remove_pool,
             sample_pool,
+            stored_shards,
         )
 
         folder, rows = self.files.pool, self.plan.rows
@@ -126,6 +127,11 @@ class Stage:
         complete = shard_rows * complete_shards(folder)
         # Once in a run of the script, though several steps may ask for a pool.
         force, self.is_forced = self.is_forced, False
+        if present is None and stored_shards(folder) and not force:
+            raise PipelineError(
+                f"{shown(folder)} holds samples without {DESCRIPTION}, which told whose they are: bring it back, "
+                "give another --run, or sample them anew (--force)"
+            )
         if fresh and complete >= rows and not lacks_position and not force:
             self.summary.kept(folder, f"{complete} samples, {rows} asked for")
             return

@@ -23,7 +23,7 @@ from pipeline.command import main
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.seeds import latents_from_seeds
-from stylegan.checkpoint import load_generator
+from stylegan.checkpoint import generator_hash, load_generator
 from virtual_face.compiled import compile_renderer, has_compiler
 from virtual_face.latent_map import LatentMap, latent_map_of
 from virtual_face.population import ATTRIBUTES, INDEX, factors_from_seeds
@@ -80,24 +80,25 @@ def _check(options: DatasetOptions) -> None:
 def render_dataset(options: DatasetOptions) -> None:
     """Render what is missing; PipelineError for impossible numbers, or a folder made with other options."""
     _check(options)
+    generator, latent_map = (None, None)
+    if options.generator:
+        generator = load_generator(options.generator)
+        latent_map = latent_map_of(generator)
     out = Path(options.out)
     done_file = out / "dataset.json"
     described = {
         "first_seed": options.first_seed,
         "size": options.size,
         "shard": options.shard,
-        "generator": options.generator,
+        "generator": None if generator is None else generator_hash(generator),
     }
     if done_file.exists():
         found = json.loads(done_file.read_text())
         if {k: found.get(k) for k in described} != described:
             raise PipelineError(
-                f"{done_file}: made with other options ({found}); choose another --out or delete the folder"
+                f"{done_file}: made with other options or another generator ({found}); choose another --out or delete "
+                "the folder"
             )
-    generator, latent_map = (None, None)
-    if options.generator:
-        generator = load_generator(options.generator)
-        latent_map = latent_map_of(generator)
     write_json(done_file, described)
     own = range(options.part * options.shard, options.count, options.parts * options.shard)
     paths = {start: out / f"shard_{start // options.shard:04d}.npz" for start in own}

@@ -109,9 +109,10 @@ def draw(generator, seeds: list[int], device, psi: float = 1.0) -> np.ndarray:
 
 
 def latents(generator, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    z = torch.from_numpy(latents_from_seeds(seeds))
+    z = latents_from_seeds(seeds)
     with torch.no_grad():
-        return z.numpy(), generator.encode(z, position="w").numpy()
+        there = torch.from_numpy(z).to(next(generator.parameters()).device)
+        return z, generator.encode(there, position="w").cpu().numpy()
 
 
 def measure(options: MeasureOptions) -> None:

@@ -1,0 +1,92 @@
+"""What is told of a method beside another: held or missed, more or less, worse with more samples or not."""
+
+import pandas as pd
+import pytest
+
+from vectorfind.leaks import in_deviations, in_units_of_all
+from vectorfind.names import EDITED
+from vectorfind.questions import many_samples
+from vectorfind.targets import targets
+from vectorfind.verdict import Judged, _costs
+
+
+def leaks_of(size: float) -> pd.DataFrame:
+    """A leakage table in which the eyes drag a score and the glasses along."""
+    rows = pd.DataFrame({"property": "eyes", "column": ["second mouth", "glasses"], "signed": size, "size": abs(size)})
+    return rows.assign(up=size, down=size, low=size, high=size, edits_up=30, edits_down=30, intended=False)
+
+
+def judged(method: str, corr: tuple[float, ...], share: float, turned: float) -> list[dict]:
+    told = {"method": method, "grader": "second", "pass_v7": share, "pass_v8": share, "reversed": turned, "most": 1.0}
+    return [told | {"property": name, "corr": value} for name, value in zip(EDITED, corr, strict=True)]
+
+
+def test_the_best_is_held_to_what_is_asked_and_the_reference_is_told_beside_it():
+    table = pd.DataFrame([*judged("a", (0.98, 0.80, 0.98), 0.8, 0.0), *judged("b", (0.60, 0.96, 0.9696), 0.3, 0.1)])
+    leaks = {"a": leaks_of(-0.1), "b": leaks_of(0.4)}
+    told = [
+        ("correlation, eyes, second", "at least 0.97", "0.980", "0.600", "met", "MISSED"),
+        ("correlation, mouth, second", "at least 0.95", "0.800", "0.960", "MISSED", "met"),
+        ("correlation, pose, second", "at least 0.97", "0.980", "0.970", "met", "MISSED"),
+        ("share of faces that pass v8, second", "at least 0.75", "0.800", "0.300", "met", "MISSED"),
+        ("share of faces that pass v7, second", "at least 0.75", "0.800", "0.300", "met", "MISSED"),
+        ("leak to a score, any grader (eyes > second mouth)", "at most 0.15", "0.100", "0.400", "met", "MISSED"),
+        ("leak to a score, any grader, one way (eyes up > second mouth)",)
+        + ("at most 0.15", "0.100", "0.400", "met", "MISSED"),
+        ("leak to a head or person, oracle (eyes > glasses)", "at most 0.15", "0.100", "0.400", "met", "MISSED"),
+        ("leak to a head or person, oracle, one way (eyes up > glasses)",)
+        + ("at most 0.15", "0.100", "0.400", "met", "MISSED"),
+        ("reversed faces, any grader, any property", "at most 0", "0.000", "0.100", "met", "MISSED"),
+        ("reversed faces, independent graders, any property", "at most 0", "0.000", "0.100", "met", "MISSED"),
+    ]
+    columns = ["what", "asked", "a", "b", "verdict"]
+    found = targets(table, leaks, "a", "b")[columns].itertuples(index=False, name=None)
+    assert list(found) == [row[:5] for row in told]
+    swapped = targets(table, leaks, "b", "a").set_index("what")
+    assert swapped["verdict"].tolist() == [row[5] for row in told]
+    # A miss that would round to the bar is told with one more decimal.
+    assert swapped.loc["correlation, pose, second", ["b", "a"]].tolist() == ["0.9696", "0.9800"]
+
+
+def test_what_a_method_costs_more_than_the_reference_is_told_with_its_sign():
+    rows = [(seed, name, sign) for seed in range(6) for name in EDITED for sign in (1.0, -1.0)]
+    base = pd.DataFrame(rows, columns=["seed", "property", "asked"]).assign(matched=True)
+    base["pixel"], base["drift"] = 2.0 + base["seed"], 0.5 + 0.1 * base["seed"]
+    other = base.assign(pixel=base["pixel"] + 1, drift=base["drift"] - 0.2)
+    other.loc[0, ["matched", "pixel"]] = False, 99.0  # another edit than was asked for costs nothing
+    costs = pd.DataFrame({"matched": [1.0], "pixel": [1.0], "drift": [1.0]})
+    same, tables = dict.fromkeys("ab", leaks_of(0.1)), {"a": base, "b": other}
+    table = _costs(Judged({}, pd.DataFrame(), {}, same, dict.fromkeys("ab", costs), tables, "a", "b"))
+    told = table.set_index("method")[["pixel more than a", "drift more than a"]]
+    assert told.loc["a"].tolist() == ["-", "-"]
+    assert told.loc["b"].tolist() == ["+1.000 (+1.000 to +1.000)", "-0.200 (-0.200 to -0.200)"]
+
+
+GROWING, FLAT, SHRINKING, AT_LAST = (1.0, 1.2, 1.5, 2.0), (1.0,) * 4, (2.0, 1.5, 1.2, 1.0), (1.0, 0.9, 0.8, 1.2)
+
+
+@pytest.mark.parametrize(
+    "drift, pixel, leak, answer, worse",
+    [
+        (GROWING, GROWING, GROWING, "Yes", "identity drift, pixel change, largest leak"),
+        (FLAT, GROWING, SHRINKING, "In part", "pixel change"),
+        (FLAT, FLAT, FLAT, "No", "nothing"),
+        (SHRINKING, AT_LAST, (1.0, 1.02, 1.05, 1.09), "No", "nothing"),
+    ],
+)
+def test_more_samples_are_too_many_where_side_effects_grow_with_them(drift, pixel, leak, answer, worse):
+    table = pd.DataFrame({"samples": [1000, 2000, 4000, 8000], "drift": drift, "pixel": pixel, "largest_leak": leak})
+    table = table.assign(method="svm", k_percent=20.0, position="w", groups="16", **{f"{n}_corr": 0.9 for n in EDITED})
+    for some in (table, table[::-1]):
+        text = many_samples(some)
+        assert f"unnatural?** {answer}. With w, 20 % at either end and 16 groups, from 1000 to 8000 samples" in text
+        assert f"grows: {worse} (corr" in text
+
+
+def test_what_the_oracle_reads_in_its_own_units_is_told_in_deviations_of_the_persona_or_of_all():
+    units = pd.DataFrame({"persona": [0.2], "all": [0.8]}, index=["glasses"])
+    own = leaks_of(0.1)[1:]
+    told = in_deviations(own, units).iloc[0]
+    assert told[["signed", "low", "high", "size", "up", "down"]].tolist() == pytest.approx([0.5] * 6)
+    assert in_units_of_all(in_deviations(own, units), units)["signed"].tolist() == pytest.approx([0.125])
+    assert in_deviations(own[:0], units).empty
