@@ -41,7 +41,11 @@ def plan(options: Options) -> Plan:
     """Resolve the options against the profile and check what can be checked without loading a net."""
     if options.export and Path(options.export).suffix != ".pth":
         raise PipelineError(f"--export {options.export}: give a file name that ends in .pth")
-    return make_plan(options, options.train, options.steps, options.v1_steps)
+    work = make_plan(options, options.train, options.steps, options.v1_steps)
+    # With --train the bundle is no start, and may be written anew.
+    if options.export and Path(options.export).resolve() in {path.resolve() for path in work.weights.values()}:
+        raise PipelineError(f"--export {options.export} is a file that this call reads; give another name")
+    return work
 
 
 def run(options: Options) -> None:

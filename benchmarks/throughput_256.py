@@ -1,7 +1,7 @@
 """Images per second at 256x256, next to a plain loop that takes one image at a time in float32, in the same run.
 
 Networks have their published sizes and random weights: time does not depend on what they learned. The plain loop calls
-the same networks the way the published scripts do: one image per call, and for FaceXFormer a network that is built and
+the same networks one image at a time, and for FaceXFormer, as the published script does, a network that is built and
 loaded anew for every picture. Times are wall clock after a warm-up. How far the results differ is measured too, and too
 much ends the run.
 """
@@ -43,9 +43,10 @@ EXPLAINED = """
 Numbers under **plain** and **this project** are images per second of wall-clock time, after a warm-up. Networks
 have their published sizes and random weights.
 
-- **plain**: one image per call in float32, as the published scripts do. Sampling: one latent a call. FaceXFormer:
-  one picture a call, and in the first row a network that is built and loaded from its file for each picture;
-  *parsing alone* leaves that out. Property scores: loops over pixels, on the CPU.
+- **plain**: one image per call in float32. Sampling: one latent a call, as the published 15,000 faces were drawn (the
+  first 10,000 came four a call). FaceXFormer: one picture a call, and in the first row, as published, a network
+  that is built and loaded from its file for each picture; *parsing alone* leaves that out. Property scores: loops
+  over pixels, on the CPU.
 - **this project**: batches, networks in the precision named above (by themselves the stages compute in float16 on a
   GPU and in float32, more slowly, on a CPU). FaceXFormer is loaded once, which the first row counts; property
   scores are computed on whole arrays, on the CPU.

@@ -1,8 +1,8 @@
 """What VectorFind costs, side by side with the published way on the same networks: pool, directions, 50-image test.
 
-The published way draws sub-batches of four, writes every picture as JPEG, reads it back, scores it alone, and keeps the
-latents as lists of Python floats; its networks compute in float32. Times are wall time of one process; the exponent is
-the slope of log time on log n.
+The published way draws sub-batches of four, scores every picture alone, and keeps the latents as lists of Python
+floats; its networks compute in float32. Its test writes every picture as JPEG and reads it back; its pool does not, and
+is timed with and without that. Times are wall time of one process; the exponent is the slope of log time on log n.
 """
 
 from __future__ import annotations
@@ -89,19 +89,22 @@ def run(options: Options) -> None:
 
 def time_pool(bench: Bench, published: Bench, options: Options) -> None:
     """Sampling and scoring per image, and how it grows."""
-    clock = time.perf_counter()
-    published_pool(published, range(options.naive))
-    slow = (time.perf_counter() - clock) / options.naive
+    slow = {}
+    for way, jpeg in (("straight", False), ("through JPEG", True)):
+        clock = time.perf_counter()
+        published_pool(published, range(options.naive), jpeg)
+        slow[way] = (time.perf_counter() - clock) / options.naive
     seconds = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             clock = time.perf_counter()
             sample_pool(bench, folder, plan_for(bench, ("z", "w"), 0, shard_rows=SHARD), size)
             seconds.append(time.perf_counter() - clock)
-    print(f"published way: {1e3 * slow:.1f} ms per sample")
+    print("published way: " + ", ".join(f"{way} {1e3 * spent:.1f} ms per sample" for way, spent in slow.items()))
     whole = [-(-size // SHARD) * SHARD for size in options.sizes]  # a pool holds whole shards
     for size, spent in zip(whole, seconds, strict=True):
-        print(f"pool of {size}: {spent:.1f} s, {1e3 * spent / size:.1f} ms per sample, {slow * size / spent:.1f} x")
+        ratios = " and ".join(f"{one * size / spent:.1f}" for one in slow.values())
+        print(f"pool of {size}: {spent:.1f} s, {1e3 * spent / size:.1f} ms per sample, {ratios} x")
     print(f"exponent: {exponent(whole, seconds):.2f}")
 
 
@@ -158,14 +161,14 @@ def time_test(bench: Bench, published: Bench, options: Options) -> None:
     )
 
 
-def published_pool(bench: Bench, seeds) -> tuple[list[list[float]], list[list[float]]]:
+def published_pool(bench: Bench, seeds, jpeg: bool = False) -> tuple[list[list[float]], list[list[float]]]:
     """Latents and scores as lists of Python floats, one sample after another."""
     latents: list[list[float]] = []
     scores: list[list[float]] = []
     seeds = list(seeds)
     for start in range(0, len(seeds), SUB_BATCH):
         z = bench.latents(seeds[start : start + SUB_BATCH])
-        scores = scores + published_scores(bench, bench.encode(z, "w"), "w").tolist()
+        scores = scores + published_scores(bench, bench.encode(z, "w"), "w", jpeg).tolist()
         latents = latents + [[float(number) for number in row] for row in z]
     return latents, scores
 
@@ -200,8 +203,8 @@ def time_edit(bench: Bench, published: Bench, options: Options) -> None:
         )
 
 
-def published_scores(bench: Bench, codes: np.ndarray, position: str) -> np.ndarray:
-    """Scores [N, 8] through a JPEG file each, one picture at a time."""
+def published_scores(bench: Bench, codes: np.ndarray, position: str, jpeg: bool = True) -> np.ndarray:
+    """Scores [N, 8], one picture at a time; through a JPEG file each, or straight."""
     from PIL import Image
 
     from stylegan.sampling import from_uint8, to_uint8
@@ -209,8 +212,11 @@ def published_scores(bench: Bench, codes: np.ndarray, position: str) -> np.ndarr
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, len(codes), SUB_BATCH):
-            pictures = to_uint8(bench.images(codes[start : start + SUB_BATCH], position))
-            for k, picture in enumerate(pictures):
+            images = bench.images(codes[start : start + SUB_BATCH], position)
+            if not jpeg:
+                scores += [bench.scores(image[None])[0] for image in images]
+                continue
+            for k, picture in enumerate(to_uint8(images)):
                 path = Path(folder) / f"{start + k:06d}.jpg"
                 Image.fromarray(picture).save(path, quality=95)
                 scores.append(bench.scores(from_uint8(read_image(path).copy()[None]).to(bench.device))[0])

@@ -101,6 +101,11 @@ class FilterSettings:
     learning_rates: dict[str, float]
     trainings: dict[str, TrainSettings]
 
+    @property
+    def unfiltered(self) -> list[str]:
+        """Properties whose cutoff keeps everybody."""
+        return [name for name, cutoff in self.cutoffs.items() if cutoff == (0.0 if FILTERS[name].keep_high else 1.0)]
+
     @classmethod
     def of(cls, profile: Profile, labels: str = "") -> FilterSettings:
         """The settings of a profile's section [cnn]; `labels` replaces its label table."""

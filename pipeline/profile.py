@@ -108,9 +108,16 @@ class Profile:
 
     def weight(self, name: str) -> Path:
         """Return the path of a weight file of section [weights]; PipelineError when it is not there."""
-        path = ROOT / str(self.get(f"weights.{name}"))
+        given = self.read(f"weights.{name}", str)
+        path = ROOT / given
         if not path.is_file():
-            cure = self.get(f"weights_from.{name}", "git checkout brings the bundled files back; see MODELS.md")
+            beside = self.path.parent / given
+            if given and beside.is_file():
+                cure = f"paths under [weights] begin at the project's root; write {beside.resolve()}"
+            elif path.is_relative_to(ROOT / "weights" / "demo"):
+                cure = "git checkout brings the bundled files back; see MODELS.md"
+            else:
+                cure = self.get(f"weights_from.{name}", "put it there, or name another by its whole path")
             raise PipelineError(
                 f"weight file '{name}' of profile {self.name} is missing: {shown(path)}\n  cure: {cure}"
             )
@@ -139,7 +146,7 @@ def shown(path: Path | str) -> str:
 
 
 def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
-    if path in parents:
+    if path.resolve() in parents:
         raise PipelineError(f"profile {path}: 'extends' leads back to itself")
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +161,7 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return settings
     base_path = ROOT / "profiles" / f"{base}.toml" if not str(base).endswith(".toml") else path.parent / base
-    return _merged(_read(base_path, (*parents, path)), settings)
+    return _merged(_read(base_path, (*parents, path.resolve())), settings)
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -106,20 +106,20 @@ def is_fresh(
     return True, "fresh"
 
 
-def refuse_stranger(path: Path | str, ours: Path | str, key: str) -> None:
+def refuse_stranger(path: Path | str, ours: Path | str | None = None, key: str = "") -> None:
     """PipelineError for a file that no stage wrote, as its stamp or the lack of one tells, and that is no copy of ours.
 
-    ours: the file that would be copied over it. key: where a profile names such a file.
+    ours: the file that would be copied over it, if it is known. key: where a profile names such a file, if it can.
     """
     path = Path(path)
     if not path.exists():
         return
     stamp = _read_stamp(path) or {}
     written = _unchanged(path, stamp["output"]) if "output" in stamp else stamp.get("sha256") == file_digest(path)
-    if not written and file_digest(path) != file_digest(Path(ours)):
+    if not written and (ours is None or file_digest(path) != file_digest(Path(ours))):
+        cure = f"name it as {key} in a profile of your own, move it away" if key else "move it away"
         raise PipelineError(
-            f"{path} was put there, or changed, by hand and would be written over; name it as {key} in a profile of "
-            "your own, move it away, or replace it with --force"
+            f"{path} was put there, or changed, by hand and would be written over; {cure}, or replace it with --force"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artefacts import code_version
+from pipeline.artefacts import code_version, refuse_stranger
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
@@ -82,6 +82,8 @@ def make_climb(options: StageOptions, version: Version, steps: int | None = None
             "family; take a world that has one (--profile demo). Stage 5, run_stylegan_finetune_v9.py, needs none: "
             "there the filter CNNs judge"
         )
+    if not options.force:
+        refuse_stranger(generator_path(run, version.tag))
     family = version.name.split("_")[0]
     sections = ["finetune", "finetune.climb", f"finetune.{family}"]
     if version.published:

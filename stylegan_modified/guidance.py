@@ -27,9 +27,15 @@ class FilterGuidance:
     def load(
         cls, profile: Profile, run: Run, margin: float = 1.0, device: torch.device | str = "cpu"
     ) -> FilterGuidance:
-        """The models that stage 2 left in the run; PipelineError where one is missing or does not fit."""
-        architectures, paths = FilterSettings.of(profile).architectures, model_paths(run)
-        ensembles = {name: FilterEnsemble.load(name, paths[name], architectures[name], device) for name in FILTERS}
+        """The models that stage 2 left in the run; PipelineError where one is missing or does not fit.
+
+        A property whose cutoff keeps everybody is no part of the persona.
+        """
+        settings, paths = FilterSettings.of(profile), model_paths(run)
+        names = [name for name in FILTERS if name not in settings.unfiltered]
+        ensembles = {
+            name: FilterEnsemble.load(name, paths[name], settings.architectures[name], device) for name in names
+        }
         return cls(ensembles, margin)
 
     def __call__(self, images: torch.Tensor, step: int) -> torch.Tensor:
@@ -43,4 +49,4 @@ class FilterGuidance:
             logits = ensemble.models[step % len(ensemble.models)].crop_logits(crops)
             toward = logits if FILTERS[name].keep_high else -logits
             loss = loss + F.relu(self.margin - toward).mean()
-        return loss / len(self.ensembles)
+        return loss / max(len(self.ensembles), 1)

@@ -44,6 +44,11 @@ from stylegan_modified.spread import kernel_distance, recall
 from stylegan_modified.trainer import Trainer
 from stylegan_modified.versions import VERSIONS, trained_of_generator
 
+# The cure where a profile has a generator of its own and the v9 net of another profile.
+OTHER_BASE = (
+    'in the profile name its own v9 net as generator_v9 under [weights], or none (generator_v9 = ""); or train it anew '
+    "(run_stylegan_finetune_v9.py --train)"
+)
 # Latents of this stage alone: not those of stage 1, whose filtered images are the training faces.
 MEASURED_FROM, WATCHED_FROM = 5_000_000, 5_500_000
 
@@ -109,23 +114,34 @@ class Ladder:
         )
 
     def _bundle(self) -> tuple[Generator, Discriminator]:
-        """The v9 nets that ship."""
-        path = self.plan.weights["start"]
+        """The v9 nets that ship; PipelineError where they do not belong to the base or to each other."""
+        path, base = self.plan.weights["start"], self.plan.weights["generator"]
+        beside = self.plan.weights.get("start_discriminator", path)
         generator = load_generator(path, self.device)
-        if not generator.split or generator.resolution != self.plan.resolution:
-            raise PipelineError(f"{shown(path)} is no v9 generator of {self.plan.resolution} px; see MODELS.md")
+        if not generator.split or (generator.resolution, generator.z_dim) != (self.base.resolution, self.base.z_dim):
+            raise PipelineError(
+                f"{shown(path)} is no v9 generator of {self.base.resolution} px and {self.base.z_dim} numbers z, as "
+                f"{shown(base)} wants it; {OTHER_BASE}"
+            )
+        critic = load_discriminator(beside, self.device)
+        wanted = (generator.resolution, generator.label_size, True)
+        if (critic.resolution, critic.label_size, critic.label_concat) != wanted:
+            raise PipelineError(
+                f"{shown(beside)} is no discriminator of {generator.resolution} px with {generator.label_size} labels "
+                f"appended, as {shown(path)} wants it; name its own as discriminator_v9 under [weights]"
+            )
         known = provenance_of(path)
-        if self.plan.weights["generator"] == path:  # its base is not here
+        if base == path:  # its base is not here
             self.provenance["base"] = known.get("base")
         elif known.get("base", self.provenance["base"]) != self.provenance["base"]:
-            self.plan.notes.append(
-                f"{shown(path)} was fine-tuned from another generator than {shown(self.plan.weights['generator'])}: "
-                "before and after are different worlds; train it anew with --train"
+            raise PipelineError(
+                f"{shown(path)} was fine-tuned from another generator than {shown(base)}, so it is no start for it; "
+                + OTHER_BASE
             )
         self.provenance |= {name: int(known.get(name, 0)) for name in ("v1_steps", "steps")}
         if "history" in self.plan.weights:
             self.logs.append(read_table(self.plan.weights["history"], LOG))
-        return generator, load_discriminator(self.plan.weights.get("start_discriminator", path), self.device)
+        return generator, critic
 
     def _from_base(self) -> tuple[Generator, Discriminator]:
         """The start of v9: the base generator, over v1 when that has steps."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn.models import model_paths
-from pipeline.artefacts import check_whole, code_version, read_json, stamp_path
+from cnn.settings import FilterSettings
+from pipeline.artefacts import check_whole, code_version, read_json, refuse_stranger, stamp_path
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
 from pipeline.images import NUMBERED
@@ -87,6 +88,8 @@ def make_plan(
     A net that was trained in this run is not replaced by the bundled one, unless forced.
     """
     profile, run, notes = Profile.load(options.profile), Run(options.run), []
+    if not options.force:
+        refuse_stranger(run.path(*GENERATOR), key="generator_v9 under [weights]")
     kept, seed = {} if train or options.force else _trained_here(run), options.seed
     if kept:
         seed = int(kept["seed"])
@@ -104,7 +107,7 @@ def make_plan(
         raise PipelineError(f"steps {settings['steps']}: at least 1; give --steps or set it in [{section}]")
     if settings["v1_steps"] < 0:
         raise PipelineError(f"--v1-steps {settings['v1_steps']}: 0 or more")
-    bundle = None if train else _bundle(profile)
+    bundle = None if train or not profile.get("weights.generator_v9", None) else _bundle(profile)
     weights = {"generator": _base(profile, bundle, notes)}
     if profile.get("weights.attribute_net", None):
         weights["oracle"] = profile.weight("attribute_net")
@@ -125,6 +128,11 @@ def make_plan(
     filters = bool(settings["guidance"]) or "oracle" not in weights
     folder, faces, models = stage_2_results(run, int(settings["batch"]), filters)
     weights |= models
+    if free := FilterSettings.of(profile).unfiltered:
+        notes.append(
+            f"stage 2 keeps faces whatever their {', '.join(free)}, so guidance leaves that alone; the concept share "
+            "still counts young women of good quality without glasses"
+        )
     start = "bundle" if bundle else "base"
     stamp = {
         "options": {**settings, "start": start, "train": train, "resolution": profile.resolution},
@@ -199,8 +207,11 @@ def _base(profile: Profile, bundle: Path | None, notes: list[str]) -> Path:
         return bundle
 
 
-def _bundle(profile: Profile) -> Path | None:
+def _bundle(profile: Profile) -> Path:
     try:
         return profile.weight("generator_v9")
-    except PipelineError:
-        return None
+    except PipelineError as missing:
+        raise PipelineError(
+            f"{missing}\n  or train it from the base generator (run_stylegan_finetune_v9.py --train), or go some steps "
+            'from there, with generator_v9 = "" under [weights] of a profile of your own'
+        ) from None

@@ -35,6 +35,16 @@ def test_following_the_guidance_makes_faces_fit_better(guidance):
         assert change > 0 if FILTERS[name].keep_high else change < 0
 
 
+def test_what_the_filter_lets_everybody_pass_for_guides_nobody(tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(FilterEnsemble, "load", lambda name, *_: loaded.append(name))
+    anyone = "[cnn.cutoffs]\ngender = 0\nage = 1.0\nglass = 0.999\n"
+    (tmp_path / "own.toml").write_text(f'extends = "demo"\n{anyone}')
+    FilterGuidance.load(Profile.load(tmp_path / "own.toml"), Run(tmp_path / "run"))
+    assert loaded == ["quality", "glass"]
+    assert FilterGuidance({})(torch.zeros(2, 3, 64, 64), 0) == 0
+
+
 def test_the_fold_models_take_turns(guidance):
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     assert guidance(images, 0) == guidance(images, 2) != guidance(images, 1)

@@ -16,7 +16,7 @@ import stylegan_modified.ladder
 from pipeline.artefacts import read_json, read_weights, save_image, save_weights, stamp_path
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
-from stylegan.checkpoint import load_discriminator, load_generator
+from stylegan.checkpoint import generator_hash, load_discriminator, load_generator
 from stylegan.sampling import images_of, to_uint8
 from stylegan_modified.carry import labelled_discriminator
 from stylegan_modified.rung import LOG
@@ -39,10 +39,10 @@ def weights(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def profile(write_profile, weights, tmp_path):
-    """Return a function that writes the profile; the bundled v9 net is named, whether it is there or not."""
+    """Return a function that writes the profile; bundle: whether it names a v9 net, be it there or not."""
 
-    def write(**more) -> Path:
-        files = {**weights, "generator_v9": tmp_path / "bundle" / "generator_v9.pth"}
+    def write(bundle: bool = False, **more) -> Path:
+        files = {**weights, "generator_v9": tmp_path / "bundle" / "generator_v9.pth" if bundle else ""}
         demo = {"steps": 2, "v1_steps": 0, "warm_steps": 0, "guidance": 0.0}
         sections = {"finetune": {**SMALL, **more}, "finetune.demo": demo,
                     "finetune.train": {"steps": 4, "v1_steps": 2, "warm_steps": 2}}  # fmt: skip
@@ -75,7 +75,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_from_the_base_over_v1_to_the_file_that_ships_and_on_from_there(tmp_path, profile, monkeypatch):
-    run, path = new_run(tmp_path / "run"), profile()
+    run, path = new_run(tmp_path / "run"), profile(bundle=True)
     bundle = tmp_path / "bundle" / "generator_v9.pth"
     summary = finetune(run, path, train=True, export=str(bundle))
     assert {file.name for file, _ in summary.written} >= {"stylegan_gen_fine_tuned_v9.pth", "finetune_v9.md", *TABLES}
@@ -108,6 +108,18 @@ def test_from_the_base_over_v1_to_the_file_that_ships_and_on_from_there(tmp_path
     said = finetune(other, path, steps=4).notes
     assert stylegan_modified.ladder.read_table(other / "stylegan_modified/train_log_v9.csv", LOG)["step"].max() == 4
     assert any("concept share" in line for line in said)
+
+
+def test_what_ships_and_what_is_measured_is_the_running_average(tmp_path, profile, weights):
+    run = new_run(tmp_path / "run")
+    finetune(run, profile(mapping=1e-2, synthesis=1e-2))
+    folder = run / "stylegan_modified"
+    saved = load_generator(folder / "stylegan_gen_fine_tuned_v9.pth")
+    state, own = read_weights(folder / "state_v9_from_base.pth"), saved.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in state["generator_smooth"].items())
+    assert not torch.allclose(own["mapping.dense3.weight"], state["generator"]["mapping.dense3.weight"], atol=1e-3)
+    for name, net in {"after": saved, "before": load_generator(weights["generator"])}.items():
+        assert read_json(folder / f"concept_{name}_v9.measured.json")["generator"] == generator_hash(net), name
 
 
 def test_without_a_bundled_net_it_starts_from_the_base_and_says_so(tmp_path, profile):
@@ -195,14 +207,49 @@ def test_problems_are_named_before_any_net_is_loaded(tmp_path, profile, weights)
         finetune(run, profile(batch=4.5))
 
 
-def test_foreign_weights_and_broken_faces_are_named(tmp_path, profile, weights):
+def test_files_that_would_be_written_over_are_named_before_any_work(tmp_path, profile, weights):
     run, path = new_run(tmp_path / "run"), profile()
-    bundle = tmp_path / "bundle" / "generator_v9.pth"
+    before = weights["generator"].read_bytes()
+    with pytest.raises(PipelineError, match="generator.pth is a file that this call reads; give another name"):
+        finetune(run, path, export=str(weights["generator"]))
+    assert weights["generator"].read_bytes() == before
+    own = run / "stylegan_modified" / "stylegan_gen_fine_tuned_v9.pth"
+    own.parent.mkdir()
+    own.write_bytes(b"published, put here by hand")
+    with pytest.raises(PipelineError, match=r"by hand.*name it as generator_v9 under \[weights\]"):
+        finetune(run, path)
+    assert own.read_bytes() == b"published, put here by hand"
+    finetune(run, path, force=True)
+    finetune(run, path, steps=3)  # its own file
+
+
+def test_nets_that_do_not_belong_together_are_named(tmp_path, profile, weights, write_profile):
+    run, path = new_run(tmp_path / "run"), profile(bundle=True)
+    bundle, critic = tmp_path / "bundle" / "generator_v9.pth", tmp_path / "critic.pth"
+    with pytest.raises(PipelineError, match=r"(?s)'generator_v9' .* is missing.*--train.*generator_v9 = \"\" under"):
+        finetune(run, path)
     bundle.parent.mkdir()
     shutil.copy(weights["generator"], bundle)
-    with pytest.raises(PipelineError, match="is no v9 generator"):
+    with pytest.raises(PipelineError, match="is no v9 generator of 16 px and 16 numbers z.*generator_v9 under"):
         finetune(run, path)
-    bundle.unlink()
+    nets = {"generator": world.v9_generator(), "discriminator": labelled_discriminator(world.base_discriminator())}
+    states = {name: net.state_dict() for name, net in nets.items()}
+    save_weights(bundle, states, base="of another generator")
+    with pytest.raises(PipelineError, match="was fine-tuned from another generator than .*--train"):
+        finetune(run, path)
+    save_weights(bundle, states)
+    torch.save(world.base_discriminator(32).state_dict(), critic)
+    steps = {"finetune": SMALL, "finetune.demo": {"steps": 1, "v1_steps": 0, "warm_steps": 0, "guidance": 0.0}}
+    other = write_profile(
+        resolution=16, weights={**weights, "generator_v9": bundle, "discriminator_v9": critic}, **steps
+    )
+    with pytest.raises(PipelineError, match=r"critic\.pth is no discriminator of 16 px with 7 labels appended"):
+        finetune(run, other)
+    assert not (run / "stylegan_modified" / "stylegan_gen_fine_tuned_v9.pth").exists()
+
+
+def test_broken_faces_are_named(tmp_path, profile, weights):
+    run, path = new_run(tmp_path / "run"), profile()
     broken = next((run / "stylegan" / "synthesize_results_filtered").glob("*.jpg"))
     broken.write_bytes(broken.read_bytes()[:300])
     with pytest.raises(PipelineError, match=broken.name):

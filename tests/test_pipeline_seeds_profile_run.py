@@ -68,6 +68,9 @@ def test_a_malformed_profile_and_one_that_extends_itself_are_refused(tmp_path):
     path.write_text('extends = "loop.toml"\nresolution = 8\n')
     with pytest.raises(PipelineError, match="leads back to itself"):
         Profile.load(path)
+    path.write_text(f'extends = "../{tmp_path.name}/loop.toml"\nresolution = 8\n')
+    with pytest.raises(PipelineError, match="leads back to itself"):
+        Profile.load(path)
     path.write_text("resolution 8\n")
     with pytest.raises(PipelineError, match="not valid TOML"):
         Profile.load(path)
@@ -77,6 +80,12 @@ def test_a_missing_key_or_weight_file_is_named_with_its_cure(write_profile, tmp_
     profile = Profile.load(write_profile(weights={"parsenet": tmp_path / "absent.pth"}))
     with pytest.raises(PipelineError, match=r"(?s)'parsenet'.*absent\.pth.*cure"):
         profile.weight("parsenet")
+    (tmp_path / "own.pth").write_bytes(b"net")
+    beside = Profile.load(write_profile(weights={"generator": "own.pth", "parsenet": "weights/demo/gone.pth"}))
+    with pytest.raises(PipelineError, match=rf"root; write {tmp_path}/own\.pth"):
+        beside.weight("generator")
+    with pytest.raises(PipelineError, match="git checkout brings"):
+        beside.weight("parsenet")
     with pytest.raises(PipelineError, match="'cnn.nothing' is missing"):
         profile.get("cnn.nothing")
 
