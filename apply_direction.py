@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.command import StageOptions, Summary, main
 from pipeline.errors import PipelineError
 from pipeline.images import SUFFIXES
 from pipeline.profile import Profile
 from pipeline.run import Run
+from pipeline.seeds import LARGEST
 from vectorfind.models import locate, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES, Cuts, GroupsName, Method, Position
 from vectorfind.setting import Files, Setting
@@ -32,6 +33,8 @@ FURTHEST = 6.0
 @dataclass
 class ApplyOptions(StageOptions):
     """Edit one face along the directions of a run; weights are standard deviations of the property's score."""
+
+    most_seed: ClassVar[int] = LARGEST  # that of a face, not of a run
 
     seed: int = 0
     """Which face: the one that this seed makes."""
@@ -62,7 +65,7 @@ class ApplyOptions(StageOptions):
     cuts: Cuts = "medians"
     """Where the groups of the directions begin."""
     generator: str = "v9"
-    """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
+    """v9: of this run's stage 5, or else of the profile. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
     """Path of a property CNN; by default that of this run's stage 4b."""
 
@@ -80,6 +83,8 @@ def run(options: ApplyOptions) -> None:
     weights = np.array([getattr(options, name) for name in EDITED], np.float32)
     if options.out and Path(options.out).suffix.lower() not in SUFFIXES:
         raise PipelineError(f"--out {options.out}: an image file ends in {', '.join(SUFFIXES)}")
+    if options.row and not options.z:
+        raise PipelineError(f"--row {options.row} is of a file of latents: give that by --z, or leave --row out")
     if options.frames < 2:
         raise PipelineError(f"--frames {options.frames}: a strip needs at least 2, the face as it is and as wished")
     if np.abs(weights).max() > FURTHEST or not np.isfinite(weights).all():

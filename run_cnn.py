@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnn.labels import Origin, match_labels, read_labels
+from cnn.labels import Origin, match_labels, read_labels, record_beside
 from cnn.models import (
     ModelPlan,
     bundled_path,
@@ -22,6 +22,7 @@ from cnn.models import (
     write_logs,
 )
 from cnn.pictures import FILTERED, FOLDER, list_pictures
+from cnn.selection import all_scores, check_enough, check_own_folder, held_out_tables, sync_filtered
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
 from pipeline.artefacts import (
     code_version,
@@ -41,6 +42,7 @@ from pipeline.run import Run
 from pipeline.tables import read_table, write_table
 
 COMMAND = "run_cnn.py"
+SCORES = ("cnn", "all_image_scores.csv")
 LABEL_TABLE = "columns img_no, gender, quality, age, glass; 1 is a woman, good quality, old, with glasses"
 EXAMPLES = """
 python run_cnn.py
@@ -58,13 +60,15 @@ class Options(StageOptions):
 
     Takes the bundled models of the profile (trains where it names none); --train trains five folds per property on the
     labelled faces, resumable after each fold. Labelled faces keep their labels, all others get the mean of five models.
-    --force without --train takes the bundled models instead of those that were trained in the run.
+    --force without --train takes the bundled models instead of those that were trained in the run. Where the filtered
+    folder holds pictures that this stage did not put there, it refuses, unless --force replaces them.
     """
 
     train: bool = False
     """Train the twenty models anew on the labelled faces."""
     labels: str = ""
-    """Label table to use instead of the profile's (columns img_no, gender, quality, age, glass)."""
+    """Label table to use instead of the profile's (columns img_no, gender, quality, age, glass). Later calls for the
+    run go on with it; --force without it goes back to the profile's."""
     min_passed: int | None = None
     """Fewest faces that must pass (default: that of the profile)."""
 
@@ -79,6 +83,7 @@ class Plan:
     pictures: pd.DataFrame
     labels: pd.DataFrame | None
     labelled: pd.DataFrame
+    given_labels: str
     models: list[ModelPlan]
     origin: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -91,22 +96,40 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Resolve the options and check pictures, labels and models."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    settings = FilterSettings.of(profile, options.labels)
+    given = options.labels or ("" if options.force else _labels_before(run))
+    settings = FilterSettings.of(profile, given)
     if options.min_passed is not None:
         settings = replace(settings, min_passed=options.min_passed)
     pictures = list_pictures(run)
+    if not options.force:
+        check_own_folder(run, COMMAND)
     origin = Origin.of_stamp(run.path(*FOLDER))
     labels, labelled, notes = None, pd.DataFrame(columns=["img_no", *FILTER_NAMES]), []
     if settings.labels is not None:
         labels = read_labels(settings.labels)
         idle = len(_trained(run)) == len(FILTER_NAMES) * FOLDS and not options.force
         needed = options.train or not (settings.bundled or idle)
-        labelled, notes = match_labels(settings.labels, labels, pictures, run, needed, given=bool(options.labels))
+        labelled, notes = match_labels(settings.labels, labels, pictures, run, needed, given=bool(given))
         labelled = labelled.merge(pictures[["img_no", "img_path"]], on="img_no", validate="one_to_one")
+    if given and not options.labels:
+        notes.append(f"the labels are those of {given}, as an earlier call asked; --force goes back to the profile's")
     faces_from = {"generator": origin.generator, "psi": origin.psi}
-    work = Plan(profile, run, settings, pictures, labels, labelled, [], faces_from, notes)
+    work = Plan(profile, run, settings, pictures, labels, labelled, given, [], faces_from, notes)
     work.models = _plan_models(work, options)
     return work
+
+
+def _labels_before(run: Run) -> str:
+    """The label table of --labels in an earlier call, "" if none did; PipelineError if it is not the same now."""
+    record = record_beside(run.path(*SCORES))
+    given = (record.get("options") or {}).get("labels") or ""
+    if given and not (Path(given).is_file() and digest(given) == record["inputs"]["labels"]["digest"]):
+        what = "has changed since" if Path(given).is_file() else "is missing"
+        raise PipelineError(
+            f"{run} was labelled by {given}, which {what}; give the table of its labels with --labels, or go back to "
+            "those of the profile, if any, with --force"
+        )
+    return given
 
 
 def _trained(run: Run) -> list[Path]:
@@ -251,12 +274,17 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
         inputs["labels"] = work.settings.labels
     honest = _are_held_out(work)
     stamp = {
-        "options": {"cutoffs": work.settings.cutoffs, "fold_seed": work.settings.fold_seed, "held_out": honest},
+        "options": {
+            "cutoffs": work.settings.cutoffs,
+            "fold_seed": work.settings.fold_seed,
+            "held_out": honest,
+            "labels": work.given_labels,
+        },
         "seed": None,
         "inputs": inputs,
         "code": code_version(*SELECTION_CODE),
     }
-    scores, filtered = work.table("all_image_scores.csv"), work.run.path(*FILTERED)
+    scores, filtered = work.run.path(*SCORES), work.run.path(*FILTERED)
     figures = [work.table("log", "heldout_auroc.csv"), work.table("log", "cutoffs.csv")]
     tables = [scores, *figures] if honest else [scores]
     if options.force or not all(is_fresh(path, **stamp)[0] for path in tables):
@@ -279,7 +307,6 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
         summary.kept(filtered)
         return
     from cnn.schemas import ALL_SCORES
-    from cnn.selection import check_enough, sync_filtered
 
     table = read_table(scores, ALL_SCORES)
     # Begun: neither a kill in between nor too few faces must look like the end, with the faces of another sampling.
@@ -302,7 +329,6 @@ def _are_held_out(work: Plan) -> bool:
 
 def _write_tables(work: Plan, honest: bool, scores: Path, figures: list[Path]) -> None:
     from cnn.schemas import ALL_SCORES, CUTOFFS, HELD_OUT, INFERENCE
-    from cnn.selection import all_scores, held_out_tables
 
     inference = {
         name: read_table(work.table("inference_result", f"{name}.csv"), INFERENCE[name]) for name in FILTER_NAMES

@@ -22,7 +22,7 @@ from pipeline.command import StageOptions, Summary, limit_threads, main, resolve
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile, shown
 from pipeline.run import Run
-from pipeline.seeds import format_seeds, parse_seeds
+from pipeline.seeds import format_seeds, latents_from_seeds, parse_seeds
 from pipeline.sheets import contact_sheet
 from pipeline.whole import is_leftover
 from stylegan_modified.climb_plan import find_generator
@@ -32,6 +32,7 @@ EXAMPLES = """
 python run_fine_tuned_generator.py --version v1 --eyes 1.5 --mouth -1 --seeds 0-11
 python run_fine_tuned_generator.py --version v5 --experiment 3 --pose 2 --seeds 3,5,8
 python run_fine_tuned_generator.py --version v3 --seeds 7 --around 0.3 --count 20
+python run_fine_tuned_generator.py --version v3 --z ohlora_z_vectors.csv --row 2 --mouth 1.5
 """
 COMMAND = "run_fine_tuned_generator.py"
 CODE = ("run_fine_tuned_generator", "stylegan", "stylegan_modified.sampler", "stylegan_modified.truncation")
@@ -61,12 +62,17 @@ class Options(StageOptions):
     """Label: roll of the head, more is the right eye of the picture lower."""
     seeds: str = "0-19"
     """Seed of each face."""
+    z: str = ""
+    """CSV of latents (`ohlora_z_vectors.csv`), from which --row is taken instead of the faces of --seeds; of the label
+    beside it, if any, eyes, mouth and pose are replaced where one of them is given."""
+    row: int = 0
+    """Which face of --z, the first is 0."""
     around: float = 0.0
     """Spread of noise added to the latent: with it each seed gives --count faces, the first without noise."""
     count: int = 1
     """Faces per seed."""
     psi: float | None = None
-    """Truncation toward the centre of the label; that of the version unless given."""
+    """Truncation toward the centre of the label, 0 to 1; that of the version unless given."""
     batch: int = 8
     """Images at a time."""
     out: str = ""
@@ -79,7 +85,7 @@ class Plan:
 
     tag: str
     generator: Path
-    seeds: list[int]
+    seeds: list[int]  # with --z the row, which stands for a seed
     psi: float | None
     folder: Path
     stamp: dict[str, Any]
@@ -88,16 +94,25 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Resolve the options and check what can be checked without the generator."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    seeds = parse_seeds(options.seeds)
+    seeds = [options.row] if options.z else parse_seeds(options.seeds)
     for flag, value in (("--count", options.count), ("--batch", options.batch)):
         if value < 1:
             raise PipelineError(f"{flag} {value}: at least 1")
+    for name in (*OBEYED, "around"):
+        if not np.isfinite(getattr(options, name)):
+            raise PipelineError(f"--{name} {getattr(options, name)}: give a number")
+    if options.psi is not None and not 0 <= options.psi <= 1:
+        raise PipelineError(f"--psi {options.psi}: give 0 (all faces of a label are the mean one) to 1 (no truncation)")
+    if options.row and not options.z:
+        raise PipelineError(f"--row {options.row} counts the faces of --z: give that too, or leave --row out")
+    if options.z and not Path(options.z).is_file():
+        raise PipelineError(f"--z {shown(options.z)}: there is no such file")
     if options.count > 1 and not options.around:
         raise PipelineError(f"--count {options.count}: without --around all faces of a seed are the same; give both")
     if options.experiment is not None and options.version != "v5":
         raise PipelineError(f"--experiment {options.experiment} belongs to v5, not to {options.version}")
-    if options.version.endswith(".pth"):
-        path = Path(options.version)
+    path = Path(options.version)
+    if path.suffix or path.name != options.version:
         if options.published:
             raise PipelineError(f"--published chooses among versions; {shown(path)} is a file and says it by itself")
         if not path.is_file():
@@ -115,7 +130,7 @@ def plan(options: Options) -> Plan:
         "options": {"seeds": format_seeds(seeds), "psi": psi, **labels, "around": options.around,
                     "count": options.count},
         "seed": options.seed if options.around else None,
-        "inputs": {"generator": path},
+        "inputs": {"generator": path, **({"z": options.z} if options.z else {})},
         "code": code_version(*CODE),
     }  # fmt: skip
     return Plan(tag, path, seeds, psi, folder, stamp)
@@ -172,7 +187,6 @@ def _clear_folder(work: Plan, count: int) -> None:
 def _faces(options: Options, work: Plan) -> np.ndarray:
     import torch
 
-    from pipeline.seeds import latents_from_seeds
     from stylegan.checkpoint import load_generator
     from stylegan.sampling import to_uint8
     from stylegan_modified.sampler import Sampler
@@ -185,7 +199,8 @@ def _faces(options: Options, work: Plan) -> np.ndarray:
         raise PipelineError(f"{shown(work.generator)} takes no labels for eyes, mouth and pose; leave them at 0")
     if any(wished) and not _conditional(work):
         print(f"note: {work.tag} was fed zero labels while training, it does not know what they mean", flush=True)
-    z = torch.from_numpy(latents_from_seeds(work.seeds, generator.z_dim)).repeat_interleave(options.count, 0)
+    latents, told = _latents(options, work, generator)
+    z = torch.from_numpy(latents).repeat_interleave(options.count, 0)
     if options.around:
         # A stream for each seed, so that its faces are the same in any company.
         streams = [np.random.default_rng([options.seed, seed]) for seed in work.seeds]
@@ -194,10 +209,28 @@ def _faces(options: Options, work: Plan) -> np.ndarray:
         z = z + options.around * torch.from_numpy(moves.astype(np.float32)).flatten(0, 1)
     label = None
     if generator.label_size:
-        label = torch.zeros(len(z), generator.label_size)
+        label = torch.zeros(len(z), generator.label_size) if told is None else torch.from_numpy(told).repeat(len(z), 1)
         if any(wished):
             label[:, list(obeyed_columns(generator.label_size))] = torch.tensor(wished)
-    return to_uint8(Sampler(generator, work.psi, options.batch, device).images(z, label))
+    images = Sampler(generator, work.psi, options.batch, device).images(z, label)
+    if not images.isfinite().all():
+        raise PipelineError(
+            f"{shown(work.generator)} draws pixels that are no numbers; ask for less by --eyes, --mouth, --pose and "
+            "--around; if these are small the file may be damaged"
+        )
+    return to_uint8(images)
+
+
+def _latents(options: Options, work: Plan, generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """z float32 [n, z_dim] of the faces, and the label [1, label_size] where the file of --z tells one."""
+    if not options.z:
+        return latents_from_seeds(work.seeds, generator.z_dim), None
+    from vectorfind.published import read_latents
+
+    z, labels = read_latents(options.z, generator.z_dim, generator.label_size)
+    if not 0 <= options.row < len(z):
+        raise PipelineError(f"--row {options.row}: {options.z} has rows 0 to {len(z) - 1}")
+    return z[[options.row]], None if labels is None else labels[[options.row]]
 
 
 def _conditional(work: Plan) -> bool:

@@ -57,9 +57,10 @@ class Options(StageOptions):
     """Stage 1: sample faces from the profile's generator.
 
     Writes stylegan/synthesize_results/000000.jpg ..., stylegan/latents.npz and stylegan/contact_sheet.png in the run.
-    Where that folder holds pictures that it did not write, it refuses. Eval mode, fixed noise, no style mixing. With
-    --generator v1 these are the faces from which v8 and v9 were made. --seed changes nothing here: each image has a
-    seed of its own (--seeds).
+    Where that folder holds pictures that it did not write, it refuses; and a call without options (-n, --seeds, --psi,
+    --generator) does not replace those that options asked for, unless by --force. Eval mode, fixed noise,
+    no style mixing. With --generator v1, the run's or the profile's, faces like those of which v8 and v9 were made.
+    --seed changes nothing here: each image has a seed of its own (--seeds).
     """
 
     n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
@@ -87,6 +88,7 @@ class Plan:
     batch: int
     half: bool
     conditional: bool
+    asked: bool  # seeds, psi or generator were given as options, not taken from the profile
     images: Path
     latents: Path
     sheet: Path
@@ -129,7 +131,8 @@ def plan(options: Options) -> Plan:
     folder = run.path("stylegan")
     images, latents, sheet = folder / "synthesize_results", folder / "latents.npz", folder / "contact_sheet.png"
     resolution = profile.resolution
-    return Plan(run, generator, resolution, seeds, psi, batch, half, conditional, images, latents, sheet, stamp)
+    asked = conditional or any(value is not None for value in (options.n, options.seeds, options.psi))
+    return Plan(run, generator, resolution, seeds, psi, batch, half, conditional, asked, images, latents, sheet, stamp)
 
 
 def run(options: Options) -> None:
@@ -145,9 +148,6 @@ def run(options: Options) -> None:
         return
 
     _check_pictures(work)
-    _check_disk(work)
-    limit_threads()
-    generator = _load(work, resolve_device(options.device))
     origin = {
         "generator": digest(work.generator),
         "code": work.stamp["code"],
@@ -155,6 +155,11 @@ def run(options: Options) -> None:
         "half": work.half,
         "seeds": work.seeds,
     }
+    if not (work.asked or options.force):
+        _check_wish(work)
+    _check_disk(work)
+    limit_threads()
+    generator = _load(work, resolve_device(options.device))
     missing = _clear_folder(work, origin, force=options.force)
     if len(missing) < len(work.seeds):
         summary.note(f"{len(work.seeds) - len(missing)} images of an earlier run were whole and stayed")
@@ -170,7 +175,7 @@ def run(options: Options) -> None:
     first = np.stack([read_image(work.image(img_no)) for img_no in range(min(SHEET_FACES, len(seeds)))])
     save_sheet(work.sheet, first, SHEET_COLUMNS)
     for path, what in artefacts.items():
-        extra = {"origin": {**origin, "seeds": format_seeds(work.seeds)}} if path == work.images else None
+        extra = _record(work, origin) if path == work.images else None
         write_stamp(path, command="run_original_generator.py", rows=len(seeds), extra=extra, **work.stamp)
         summary.wrote(path, what)
     summary.print()
@@ -186,6 +191,25 @@ def _check_pictures(work: Plan) -> None:
             f"{work.images} holds {len(strangers)} pictures that stage 1 did not write, the first is {strangers[0]}; "
             "sample into another run with --run, or move them away. To go on with pictures of your own start at stage "
             f"2: run_pipeline.py --from 2 --run {work.run}"
+        )
+
+
+def _check_wish(work: Plan) -> None:
+    """PipelineError if pictures that options asked for would be deleted for those of the profile."""
+    record = _record_before(work.images)
+    if not record.get("asked"):
+        return
+    before = record["origin"]
+    same = (before.get("psi"), record.get("conditional")) == (work.psi, work.conditional)
+    kept = _kept(work) if same else set()
+    lost = [k for k in range(len(_seeds_before(work))) if k not in kept and work.image(k).is_file()]
+    if lost:
+        raise PipelineError(
+            f"{work.images} holds {len(lost)} pictures (seeds {before['seeds']}, psi {before.get('psi')}, "
+            f"{'v1' if record.get('conditional') else 'base'} generator) that options asked for, not the profile, and "
+            "that would be deleted; give the options again (--seeds, -n, --psi, --generator), go on with them at stage "
+            f"2 (run_pipeline.py --from 2 --run {work.run}), sample into another run with --run, or replace them with "
+            "run_original_generator.py --force"
         )
 
 
@@ -219,30 +243,45 @@ def _clear_folder(work: Plan, origin: dict[str, Any], force: bool) -> list[int]:
     """
     before = _origin_before(work.images)
     same = not force and {**before, "seeds": None} == {**origin, "seeds": None}
-    seeds_before = _seeds_before(work) if same else []
-    kept = {k for k, seed in enumerate(work.seeds) if k < len(seeds_before) and seeds_before[k] == seed}
+    kept = _kept(work) if same else set()
     if work.images.exists():
         remove_leftovers(work.images)
         kept_names = {work.image(img_no).name for img_no in kept}
         for path in work.images.glob("*.jpg"):
             if path.name not in kept_names:
                 path.unlink()
-    write_json(stamp_path(work.images), {"origin": {**origin, "seeds": format_seeds(work.seeds)}})
+    write_json(stamp_path(work.images), _record(work, origin))
     return [img_no for img_no in range(len(work.seeds)) if img_no not in kept or not _is_whole(work, img_no)]
 
 
-def _origin_before(images: Path) -> dict[str, Any]:
+def _record(work: Plan, origin: dict[str, Any]) -> dict[str, Any]:
+    """What the record beside the folder tells of its pictures, and of who chose them."""
+    described = {**origin, "seeds": format_seeds(work.seeds)}
+    return {"origin": described, "asked": work.asked, "conditional": work.conditional}
+
+
+def _record_before(images: Path) -> dict[str, Any]:
     try:
         record = read_json(stamp_path(images))
     except PipelineError:
         return {}
-    return record.get("origin", {}) if isinstance(record, dict) else {}
+    return record if isinstance(record, dict) else {}
+
+
+def _origin_before(images: Path) -> dict[str, Any]:
+    return _record_before(images).get("origin", {})
 
 
 def _seeds_before(work: Plan) -> list[int]:
     """Seeds of the images that the record beside the folder lists; none where there is no record."""
     seeds = _origin_before(work.images).get("seeds")
     return parse_seeds(seeds) if seeds else []
+
+
+def _kept(work: Plan) -> set[int]:
+    """Return the img_no whose seed is the one that the record beside the folder lists."""
+    pairs = enumerate(zip(work.seeds, _seeds_before(work), strict=False))
+    return {img_no for img_no, (seed, before) in pairs if seed == before}
 
 
 def _is_whole(work: Plan, img_no: int) -> bool:

@@ -13,9 +13,10 @@ from pipeline.command import StageOptions, main
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
-from vectorfind.further import FURTHER, check_further
+from vectorfind.further import FURTHER, check_further, compared
 from vectorfind.grounds import CODE
 from vectorfind.groups import Grouping
+from vectorfind.hand_made import refuse_hand_made
 from vectorfind.models import locate, resolve_precision
 from vectorfind.names import (
     EDITED,
@@ -95,7 +96,7 @@ class VectorFindOptions(StageOptions):
     """Weights of the 50 edits: score deviations; those published for the method and position, in latent units; or
     deviations slid for each face into what its scores can reach."""
     generator: str = "v9"
-    """v9: of this run's stage 5. base: the profile's. Or the path of a weight file."""
+    """v9: of this run's stage 5, or else of the profile. base: the profile's. Or the path of a weight file."""
     scorer: str = ""
     """Path of a property CNN; by default that of this run's stage 4b."""
     graders: tuple[GraderName, ...] = ("finder", "second", "geometric")
@@ -120,7 +121,8 @@ class VectorFindOptions(StageOptions):
     groupings: tuple[GroupsName, ...] = ("16",)
     """sweep: numbers of groups."""
     vectors: str = ""
-    """Folder of vector CSVs in the published format, used instead of finding directions: method `imported`."""
+    """Folder of vector CSVs in the published format, used instead of finding directions: method `imported`. Published
+    ones belong to groups that --cuts names: v7 for 8 groups (those of v6 too), v8 or v9 for 16."""
     pool_dtype: Literal["float32", "float16"] = "float32"
     """How the codes of the pool are stored."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -172,7 +174,10 @@ def plan(options: VectorFindOptions) -> Plan:
     )
     check_further(settled)
     if options.vectors:
-        _check_vectors(Path(options.vectors), setting)
+        _check_vectors(Path(options.vectors), settled.files)
+    if not options.force:
+        for written in _written(settled):
+            refuse_hand_made(Files(run, written))
     return settled
 
 
@@ -189,6 +194,11 @@ def run(options: VectorFindOptions) -> None:
             take(stage)
     for note in settled.models.notes:
         stage.summary.note(note)
+    if options.vectors and options.cuts == "medians" and options.groups != "none":
+        stage.summary.note(
+            "the groups of the read vectors were cut at the medians of this run's pool; published vectors belong to "
+            "groups cut at fixed values: --cuts v7 with --groups 8 (those of v6 too), v8 or v9 with 16"
+        )
     stage.summary.print()
 
 
@@ -199,7 +209,20 @@ def _at_least(low: int, given: int | None, profile: Profile, key: str, default: 
     return number
 
 
-def _check_vectors(folder: Path, setting: Setting) -> None:
+def _written(settled: Plan) -> list[Setting]:
+    """The settings whose directions these steps find and write."""
+    steps = settled.options.steps
+    own = [settled.files.setting, *settled.beside] if "directions" in steps else []
+    return own + (compared(settled.options) if "compare" in steps else [])
+
+
+def _check_vectors(folder: Path, files: Files) -> None:
+    setting = files.setting
+    if folder.resolve() == files.vectors.resolve():
+        raise PipelineError(
+            f"--vectors {folder} is where this run writes what it has read and turned: move the files that are meant "
+            "to a folder of their own, and give that"
+        )
     groups = Grouping(setting.groups, ()).names
     wanted = [vector_file(name, setting.position, group) for name in EDITED for group in groups]
     missing = [name for name in wanted if not (folder / name).is_file()]

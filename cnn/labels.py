@@ -25,6 +25,19 @@ CURE = (
 )
 
 
+def record_beside(path: Path) -> dict[str, Any]:
+    """The JSON record beside a file or folder, empty where there is none; PipelineError for one that is no record."""
+    if not stamp_path(path).exists():
+        return {}
+    record = read_json(stamp_path(path))
+    if not isinstance(record, dict) or not isinstance(record.get("origin") or {}, dict):
+        raise PipelineError(
+            f"{stamp_path(path)} is no record of {path.name}: expected an object, with an object under origin if any; "
+            "restore it, or move it away"
+        )
+    return record
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where faces come from, as the stamp beside them records it under "origin"; what is not known is None.
@@ -39,24 +52,32 @@ class Origin:
     @classmethod
     def of_stamp(cls, path: Path) -> Origin:
         """The origin recorded beside a file or folder."""
-        if not stamp_path(path).exists():
-            return cls()
-        record: dict[str, Any] = read_json(stamp_path(path)).get("origin") or {}
+        record = record_beside(path).get("origin") or {}
         return cls(record.get("generator"), record.get("psi"), record.get("seeds"))
 
 
 def read_labels(path: Path) -> pd.DataFrame:
     """The label table: img_no, then gender (1 woman), quality (1 good), age (1 old), glass (1 glasses).
 
-    PipelineError names the file, row and column of anything else than 0 and 1, and how to mend it.
+    The published table calls img_no idx, which is read as well. PipelineError names the file, row and column of
+    anything else than 0 and 1, and how to mend it.
     """
     if not path.is_file():
         raise PipelineError(f"label table {shown(path)} is missing; name the right file with --labels")
     from pandera.pandas import Check, Column, DataFrameSchema
 
+    number = _number_column(path)
     columns = {name: Column(int, Check.isin([0, 1])) for name in FILTER_NAMES}
-    schema = DataFrameSchema({"img_no": Column(int, Check.ge(0), unique=True), **columns})
-    return read_table(path, schema, CURE)[["img_no", *FILTER_NAMES]].sort_values("img_no", ignore_index=True)
+    schema = DataFrameSchema({number: Column(int, Check.ge(0), unique=True), **columns})
+    table = read_table(path, schema, CURE).rename(columns={number: "img_no"})
+    return table[["img_no", *FILTER_NAMES]].sort_values("img_no", ignore_index=True)
+
+
+def _number_column(path: Path) -> str:
+    """Name of the column of numbers: idx, as published, where its first row names that and no img_no."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as rows:
+        names = rows.readline().strip().replace('"', "").split(",")
+    return "idx" if "idx" in names and "img_no" not in names else "img_no"
 
 
 def label_seeds(path: Path, labels: pd.DataFrame) -> np.ndarray:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnn.labels import deal_folds
+from cnn.labels import deal_folds, record_beside
 from cnn.metrics import binary_figures
-from cnn.pictures import FILTERED
+from cnn.pictures import FILTERED, FOLDER
 from cnn.settings import FILTER_NAMES, FILTERS, FOLDS, FilterSettings
 from pipeline.artefacts import atomic, remove_leftovers
 from pipeline.errors import PipelineError
@@ -122,6 +122,30 @@ def check_enough(table: pd.DataFrame, cutoffs: dict[str, float], least: int, run
     )
 
 
+def check_own_folder(run: Run, command: str) -> None:
+    """PipelineError if the filtered folder has no record of `command` and holds pictures that the run did not sample.
+
+    They are somebody's, as stages 3 to 5 take them, and not to delete.
+    """
+    folder = run.path(*FILTERED)
+    if record_beside(folder).get("command") == command or not folder.is_dir():
+        return
+    numbered = sorted(path for path in folder.iterdir() if NUMBERED.fullmatch(path.name))
+    strangers = [path.name for path in numbered if not _is_copy(run.path(*FOLDER, path.name), path)]
+    if strangers:
+        raise PipelineError(
+            f"{folder} holds {len(strangers)} pictures that stage 2 did not put there, the first is {strangers[0]}; to "
+            f"go on with them start at stage 3: run_pipeline.py --from 3 --run {run}. Else choose another run with "
+            "--run, move them away, or replace them with --force"
+        )
+
+
+def _is_copy(source: Path, target: Path) -> bool:
+    if not source.exists() or not target.exists():
+        return False
+    return os.path.samefile(source, target) or source.read_bytes() == target.read_bytes()
+
+
 def sync_filtered(run: Run, table: pd.DataFrame) -> tuple[int, int]:
     """Bring the filtered folder in step with the table; returns how many pictures were added and removed.
 
@@ -139,7 +163,7 @@ def sync_filtered(run: Run, table: pd.DataFrame) -> tuple[int, int]:
     added = 0
     for name, source in wanted.items():
         target = folder / name
-        if target.exists() and (os.path.samefile(source, target) or source.read_bytes() == target.read_bytes()):
+        if _is_copy(source, target):
             continue
         with atomic(target) as temporary:
             try:

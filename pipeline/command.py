@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 MOST_THREADS = 16
+MOST_SEED = 9_000_000_000  # stage 6 counts its faces from a thousand millions of it on, and tables hold 64 bits
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h in glibc
 
 
@@ -50,8 +51,8 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
     """Parse the command line into `options_class`, call `function` with it, and end the process honestly.
 
     A PipelineError becomes one message on stderr and exit code 2, and so does what the file system refuses (no room, no
-    right, a file in a folder's place) and a GPU without enough memory; an interrupt exit code 130. A negative `seed` is
-    refused here, for all commands that have one.
+    right, a file in a folder's place) and a GPU without enough memory; an interrupt exit code 130. A `seed` that is
+    negative, or above `most_seed` of the class (MOST_SEED where it has none), is refused here, for all commands.
     """
     import tyro
 
@@ -65,6 +66,9 @@ def main(options_class: type, function: Callable[[Any], None], examples: str = "
         seed = getattr(options, "seed", 0)
         if seed < 0:
             raise PipelineError(f"--seed {seed}: seeds are not negative")
+        most = getattr(options_class, "most_seed", MOST_SEED)
+        if seed > most:
+            raise PipelineError(f"--seed {seed} is too large: give at most {most}")
         function(options)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

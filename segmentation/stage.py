@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ from segmentation.photographs import (
 )
 from segmentation.tables import (
     KINDS,
+    RESULT_NAME,
     RESULTS,
     TABLE,
     is_of_photographs,
@@ -159,7 +160,7 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
     """Parse what is missing or stale, and print the summary.
 
     A picture without a face is told and skipped. A photograph that cannot be read is, too; a generated picture that
-    cannot is a PipelineError.
+    cannot is a PipelineError, and so are results of somebody else in the folder, unless `force` replaces them.
     """
     summary = Summary("3 parse the photographs" if work.photographs else "3 parse the filtered faces")
     for note in work.notes:
@@ -171,6 +172,7 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
         summary.print()
         return
 
+    own = _own_pictures(work, force)
     where = resolve_device(device)  # a device that is not there is told before anything is deleted
     origin = {
         "code": work.stamp["code"],
@@ -182,9 +184,9 @@ def parse_pictures(work: Plan, device: str = "auto", force: bool = False) -> Non
     records, moved = ({}, {}) if force else _survivors(work, origin, digests)
     if records:
         summary.note(f"{len(records)} pictures of an earlier run were parsed already and stayed")
-    _write_journal(work, origin, {img_no: record for img_no, record in records.items() if img_no not in moved})
+    _write_journal(work, origin, {img_no: record for img_no, record in records.items() if img_no not in moved}, own)
     _renumber(work, records, moved)
-    _clear_folder(work, records)
+    _clear_folder(work, records, own)
     _write_journal(work, origin, records)
     missing = [img_no for img_no in work.sources if img_no not in records]
     if missing:
@@ -303,19 +305,22 @@ def _save_png(path: Path, image: "np.ndarray") -> None:
         Image.fromarray(image).save(temporary, compress_level=1)
 
 
-def _journal_of(work: Plan) -> tuple[Any, list[Record]]:
-    """Return what an earlier run noted: the origin of its records (None without a journal), and the records."""
+def _journal_of(work: Plan) -> tuple[dict[str, Any], list[Record]]:
+    """Return what an earlier run noted: the heading of its journal (empty without one), and the records.
+
+    The heading tells the origin of the records and the pictures, by name, that may lie in the folder.
+    """
     try:
         lines = work.journal.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return None, []
+        return {}, []
     values = []
     for line in lines:
         try:
             values.append(json.loads(line))
         except json.JSONDecodeError:
             break  # the line that a killed run was writing
-    return (values[0].get("origin"), values[1:]) if values else (None, [])
+    return (values[0], values[1:]) if values else ({}, [])
 
 
 def _survivors(work: Plan, origin: dict[str, Any], digests: dict[int, str]) -> tuple[dict[int, Record], dict[int, int]]:
@@ -325,13 +330,13 @@ def _survivors(work: Plan, origin: dict[str, Any], digests: dict[int, str]) -> t
     their names, so that one more renumbers those behind it. PipelineError when an earlier run parsed other photographs,
     whose results would be lost.
     """
-    before, records = _journal_of(work)
+    heading, records = _journal_of(work)
     if work.photographs and records and not {record["source"] for record in records} & set(digests.values()):
         raise PipelineError(
             f"{work.run} holds the results of {len(records)} other photographs; give these a run folder of their own "
             "with --run, or replace the results with --force"
         )
-    if before != origin:
+    if heading.get("origin") != origin:
         return {}, {}
     there = {path.name for path in work.results.glob("*.png")}
     by_number, by_source = {}, {}
@@ -364,17 +369,38 @@ def _renumber(work: Plan, records: dict[int, Record], moved: dict[int, int]) -> 
             shutil.copyfile(before, copies.enter_context(atomic(now)))
 
 
-def _clear_folder(work: Plan, records: dict[int, Record]) -> None:
-    """Delete pictures that belong to no surviving record."""
+def _own_pictures(work: Plan, force: bool) -> set[str]:
+    """Return the names of the pictures in the folder that this stage wrote; with `force` of all that are named so.
+
+    PipelineError where others have such names: they are somebody's, and not to delete.
+    """
+    there = {path.name for path in work.results.glob("*.png") if RESULT_NAME.fullmatch(path.name)}
+    heading, _ = _journal_of(work)
+    # Journals of earlier code do not list pictures.
+    own = there if force or (heading and "pictures" not in heading) else there & set(heading.get("pictures", ()))
+    if strangers := sorted(there - own):
+        raise PipelineError(
+            f"{work.results} holds {len(strangers)} pictures that stage 3 did not write, the first is {strangers[0]}; "
+            "move them away, choose another run with --run, or replace them with --force"
+        )
+    return own
+
+
+def _clear_folder(work: Plan, records: dict[int, Record], own: set[str]) -> None:
+    """Delete the stage's own pictures that belong to no surviving record."""
     remove_leftovers(work.results)
-    kept = {path for img_no, record in records.items() if record["box"] is not None for path in work.pictures(img_no)}
-    for path in work.results.glob("*.png"):
-        if path not in kept:
-            path.unlink()
+    kept = {path.name for k, record in records.items() if record["box"] is not None for path in work.pictures(k)}
+    for name in own - kept:
+        (work.results / name).unlink(missing_ok=True)
 
 
-def _write_journal(work: Plan, origin: dict[str, Any], records: dict[int, Record]) -> None:
-    lines = [{"origin": origin}, *(records[img_no] for img_no in sorted(records))]
+def _write_journal(
+    work: Plan, origin: dict[str, Any], records: dict[int, Record], before: Collection[str] = ()
+) -> None:
+    """Write the journal anew; beside the pictures that this call makes, those of `before` may lie in the folder."""
+    pictures = {path.name for img_no in work.sources for path in work.pictures(img_no)} | set(before)
+    heading = {"origin": origin, "pictures": sorted(pictures)}
+    lines = [heading, *(records[img_no] for img_no in sorted(records))]
     work.results.mkdir(parents=True, exist_ok=True)
     with atomic(work.journal) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -1,5 +1,6 @@
 """The hand-off table of stage 3, and where the pictures of an image lie."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 TABLE = "segmentation/segmentation.csv"
 RESULTS = "segmentation/segmentation_results"
 KINDS = ("parsing", "parsing_visualization", "face")
+
+RESULT_NAME = re.compile(rf"({'|'.join(KINDS)})_\d{{6,}}\.png")
 
 
 def result_name(kind: str, img_no: int) -> str:

@@ -21,6 +21,7 @@ extends = "celeba256"
 
 [weights]
 generator = "{folder}/generator.pth"
+generator_v9 = ""
 parsenet = "{folder}/parsenet.pth"
 property_cnn = "{folder}/property_cnn.pth"
 

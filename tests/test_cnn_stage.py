@@ -187,6 +187,40 @@ def test_the_filtered_folder_is_kept_in_step(world, tmp_path):
     assert set(table.loc[table["passed"], "source"]) == {"label"}
 
 
+def test_filtered_pictures_that_it_did_not_put_there_are_never_deleted_unasked(world):
+    run, profile, _ = world
+    folder = run / "stylegan" / "synthesize_results_filtered"
+    stamp_path(folder).unlink()
+    run_cnn.run(options(run, profile))  # copies of sampled faces are nobody's, whoever put them there
+    stamp_path(folder).unlink()
+    for name in ("000099.jpg", next(folder.iterdir()).name):
+        (folder / name).unlink(missing_ok=True)  # else the sampled face, to which it is a link, would be written
+        (folder / name).write_bytes(b"mine")
+        with pytest.raises(PipelineError, match=rf"holds 1 pictures .* first is {name}.*--from 3 --run .*--force"):
+            run_cnn.run(options(run, profile))
+        assert (folder / name).read_bytes() == b"mine"
+        run_cnn.plan(options(run, profile, force=True))
+        (folder / name).unlink()
+
+
+def test_a_run_stays_labelled_by_the_table_that_was_given(world, tmp_path):
+    run, profile, labels = world
+    mine = shutil.copy(labels, tmp_path / "mine.csv")
+    pd.read_csv(mine).head(45).to_csv(mine, index=False)
+    run_cnn.run(options(run, profile, labels=str(mine)))
+    scores = run / "cnn" / "all_image_scores.csv"
+    assert (pd.read_csv(scores)["source"] == "label").sum() == 45
+    run_cnn.run(options(run, profile))
+    assert not Summary.printed[-1].written and any("those of" in note for note in Summary.printed[-1].notes)
+    text = mine.read_text()
+    for spoil, what in ((lambda: mine.write_text(text + "45,1,1,1,1\n"), "has changed"), (mine.unlink, "is missing")):
+        spoil()
+        with pytest.raises(PipelineError, match=rf"was labelled by .*mine\.csv, which {what}.*--labels.*--force"):
+            run_cnn.run(options(run, profile))
+    run_cnn.run(options(run, profile, labels=str(labels)))
+    assert (pd.read_csv(scores)["source"] == "label").sum() == 50
+
+
 def test_folds_depend_on_the_label_table_and_the_seed_alone(trained):
     labels = read_labels(trained[2])
     folds = deal_folds(labels, "glass", 0)

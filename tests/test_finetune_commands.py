@@ -11,20 +11,23 @@ import torch
 import run_fine_tuned_generator as drawing
 import run_original_generator as sampling
 import run_stylegan_finetune as stage
+import stylegan_modified.climb
 import stylegan_modified.cvae
 from cnn.filter_cnn import build
 from cnn.models import model_paths
 from cnn.settings import FilterSettings
-from pipeline.artefacts import read_arrays, read_image, read_json, save_image, save_weights
+from pipeline.artefacts import read_arrays, read_image, read_json, read_weights, save_image, save_weights
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.profile import Profile
 from pipeline.run import Run
+from pipeline.seeds import latents_from_seeds
 from property_score.property_cnn import MergedPropertyCNN
-from stylegan.checkpoint import load_generator
+from stylegan.checkpoint import generator_hash, load_generator
 from stylegan.sampling import images_of, to_uint8
 from stylegan_modified.climb_report import TARGET
 from stylegan_modified.plan import stage_2_results
+from vectorfind.published import write_latents
 from virtual_face.oracle import AttributeNet
 
 SIDE = 32
@@ -82,12 +85,20 @@ def test_each_version_trains_from_its_command(trained, version, published, monke
     monkeypatch.setattr(stylegan_modified.cvae, "CVAEEncoder", lambda side, labels, dim: world.TinyEncoder(labels))
     number = 3 if version == "v5" else None
     options = {"version": version, "published": published, "steps": 2, "experiment": number}
+    measured, honest = [], stylegan_modified.climb.measure
+    recorded = lambda net, *a, **more: measured.append(net) or honest(net, *a, **more)  # noqa: E731
+    monkeypatch.setattr(stylegan_modified.climb, "measure", recorded)
     finetune(trained, **options)
     tag = (f"v5_{number}" if number else version) + ("_published" if published else "")
     folder = trained[1] / "stylegan_modified"
     net = load_generator(folder / f"stylegan_gen_fine_tuned_{tag}.pth")
     sizes = {"v4": (3, 16), "v5": (3, 3), "v3": (7, 24)}
     assert (net.label_size, net.mapping.label_dim) == sizes.get(version, (7, 16)) and net.split == (version == "v9")
+    # What is left and measured is the running average, which as published is the net itself.
+    state, own = read_weights(folder / f"state_{tag}.pth"), net.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in state["generator_smooth"].items())
+    assert all(torch.equal(own[key], value) for key, value in state["generator"].items()) == published
+    assert version == "v1" or generator_hash(measured[-1]) == generator_hash(net)  # v1 was trained before
     result = read_json(folder / f"finetune_{tag}.json")
     assert result["steps"] == 2 and -1 <= result["labels_50"]["mouth_corr"] <= 1
     report = (trained[1] / "reports" / f"finetune_{tag}.md").read_text(encoding="utf-8")
@@ -138,6 +149,50 @@ def test_faces_of_a_rung_are_drawn_by_label_and_seed(trained):
         faces(experiment=2)
     with pytest.raises(PipelineError, match="takes no labels"):
         faces(version=str(trained[0].parent / "generator.pth"), eyes=1.0)
+
+
+def test_the_face_of_a_row_of_latents_is_drawn_with_its_label_or_the_wished_one(trained, tmp_path):
+    profile, run = trained
+    shutil.copy(run / "stylegan_modified" / "stylegan_gen_fine_tuned_v1.pth", tmp_path / "v1.pth")
+    z, told = latents_from_seeds([3, 5], 16), np.float32([[0, 0, 0, 0, 0, 0, 0], [2, 0, 0, -1, 2, 0, 0]])
+    write_latents(tmp_path / "z.csv", z)
+    write_latents(tmp_path / "told.csv", np.concatenate([z, told], 1))
+
+    def faces(**options):
+        options = {"version": str(tmp_path / "v1.pth"), "out": str(tmp_path / "out"), **options}
+        drawing.run(drawing.Options(profile=str(profile), run=str(run), device="cpu", **options))
+        return [read_image(path) for path in sorted((tmp_path / "out").glob("0*.jpg"))]
+
+    by_seed = faces(seeds="5")
+    assert np.array_equal(faces(z=str(tmp_path / "z.csv"), row=1), by_seed)
+    with_label = faces(z=str(tmp_path / "told.csv"), row=1)
+    assert len(with_label) == 1 and not np.array_equal(with_label, by_seed)
+    assert np.array_equal(faces(z=str(tmp_path / "z.csv"), row=1, eyes=2.0, mouth=-1.0, pose=2.0), with_label)
+    near = faces(z=str(tmp_path / "told.csv"), row=1, around=0.3, count=3)
+    assert len(near) == 3 and np.array_equal(near[:1], with_label) and not np.array_equal(near[1], near[0])
+    for row in (2, -1):
+        with pytest.raises(PipelineError, match=rf"--row {row}: .*z\.csv has rows 0 to 1"):
+            faces(z=str(tmp_path / "z.csv"), row=row)
+    with pytest.raises(PipelineError, match="draws pixels that are no numbers; ask for less"):
+        faces(eyes=1e39)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eyes": float("nan")}, "--eyes nan: give a number"),
+        ({"pose": float("-inf")}, "--pose -inf: give a number"),
+        ({"around": float("inf")}, "--around inf: give a number"),
+        ({"psi": float("nan")}, "--psi nan: give 0"),
+        ({"version": "w/v9.pt"}, r"--version w/v9\.pt: there is no such file"),
+        ({"version": "v7"}, "there is no version v7; known: v1"),
+        ({"row": 1}, "--row 1 counts the faces of --z: give that too"),
+        ({"z": "none.csv"}, r"--z none\.csv: there is no such file"),
+    ],
+)
+def test_bad_wishes_are_refused_before_the_generator_is_loaded(place, tmp_path, options, message):
+    with pytest.raises(PipelineError, match=message):
+        drawing.plan(drawing.Options(profile=str(place[0]), run=str(tmp_path), device="cpu", **options))
 
 
 def test_a_published_file_of_a_version_fed_zeros_is_known_by_its_name(trained, tmp_path, capsys):

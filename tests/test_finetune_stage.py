@@ -69,11 +69,6 @@ def tables(run: Path) -> dict[str, bytes]:
     return {name: (run / "stylegan_modified" / name).read_bytes() for name in TABLES}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("trained") / "run"
-
-
 def test_from_the_base_over_v1_to_the_file_that_ships_and_on_from_there(tmp_path, profile, monkeypatch):
     run, path = new_run(tmp_path / "run"), profile(bundle=True)
     bundle = tmp_path / "bundle" / "generator_v9.pth"
@@ -110,15 +105,20 @@ def test_from_the_base_over_v1_to_the_file_that_ships_and_on_from_there(tmp_path
     assert any("concept share" in line for line in said)
 
 
-def test_what_ships_and_what_is_measured_is_the_running_average(tmp_path, profile, weights):
-    run = new_run(tmp_path / "run")
-    finetune(run, profile(mapping=1e-2, synthesis=1e-2))
+def test_what_ships_what_is_measured_and_what_v9_begins_with_is_the_running_average(
+    tmp_path, profile, weights, monkeypatch
+):
+    run, split, began = new_run(tmp_path / "run"), stylegan_modified.ladder.split_generator, []
+    recorded = lambda net, **more: began.append(net) or split(net, **more)  # noqa: E731
+    monkeypatch.setattr(stylegan_modified.ladder, "split_generator", recorded)
+    finetune(run, profile(mapping=1e-2, synthesis=1e-2), train=True)
     folder = run / "stylegan_modified"
-    saved = load_generator(folder / "stylegan_gen_fine_tuned_v9.pth")
-    state, own = read_weights(folder / "state_v9_from_base.pth"), saved.state_dict()
-    assert all(torch.equal(own[key], value) for key, value in state["generator_smooth"].items())
-    assert not torch.allclose(own["mapping.dense3.weight"], state["generator"]["mapping.dense3.weight"], atol=1e-3)
-    for name, net in {"after": saved, "before": load_generator(weights["generator"])}.items():
+    shipped = load_generator(folder / "stylegan_gen_fine_tuned_v9.pth")
+    for net, rung in ((began[0], "v9_begin"), (shipped, "v9")):
+        state, own = read_weights(folder / f"state_{rung}_from_base.pth"), net.state_dict()
+        assert all(torch.equal(own[key], value) for key, value in state["generator_smooth"].items()), rung
+        assert not torch.equal(own["mapping.dense3.weight"], state["generator"]["mapping.dense3.weight"]), rung
+    for name, net in {"before": load_generator(weights["generator"]), "after": shipped}.items():
         assert read_json(folder / f"concept_{name}_v9.measured.json")["generator"] == generator_hash(net), name
 
 

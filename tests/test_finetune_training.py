@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from types import SimpleNamespace
 
@@ -181,6 +182,54 @@ def test_published_forms_have_one_rate_for_both_nets_and_mended_ones_their_own()
     assert mended.discriminator_optimizer.param_groups[0]["lr"] == 3e-3
 
 
+def test_each_net_moves_at_the_rate_of_its_effective_weights():
+    trainer = world.trainer(rates=Rates(mapping=3e-4, synthesis=2e-4, discriminator=1e-3))
+    nets = {"mapping": trainer.generator.mapping, "synthesis": trainer.generator.synthesis, "d": trainer.discriminator}
+    before = {name: copy.deepcopy(net.state_dict()) for name, net in nets.items()}
+    torch.manual_seed(0)
+    trainer._update_discriminator()
+    trainer._update_generator()
+    # The first step of Adam is as long as the rate; weights of the mapping are stored 100-fold.
+    longest = {name: max(float((net.state_dict()[key] - old).abs().max()) for key, old in before[name].items())
+               for name, net in nets.items()}  # fmt: skip
+    assert longest == pytest.approx({"mapping": 3e-2, "synthesis": 2e-4, "d": 1e-3}, rel=0.01)
+
+
+def test_lazy_penalties_weigh_as_much_as_if_there_was_one_at_every_update():
+    def slopes(**rates):
+        trainer = world.trainer(rates=Rates(**rates))
+        torch.manual_seed(0)
+        trainer._update_discriminator()
+        grads = [weight.grad.flatten() for weight in trainer.discriminator.parameters() if weight.grad is not None]
+        return torch.cat(grads), trainer
+
+    lazy, trainer = slopes(r1_gamma=10.0, r1_every=16)
+    often, dear = slopes(r1_gamma=160.0, r1_every=1)
+    rare, _ = slopes(r1_gamma=10.0, r1_every=1)
+    assert torch.allclose(lazy, often, rtol=1e-3, atol=1e-6) and not torch.allclose(lazy, rare, rtol=0.1)
+    penalty = trainer.counters["penalty"]
+    assert 16 * penalty == pytest.approx(dear.counters["penalty"], rel=1e-4)
+    # It is told as what it is, at the update that measured it and until the next.
+    trainer._update_discriminator()
+    assert trainer.counters["penalty"] == penalty > 0 and trainer.counters["d_updates"] == 2
+
+
+@pytest.mark.parametrize(("images", "kept"), [(1.0, 0.5**4), (2000.0, 0.1), (0.0, 0.0)])
+def test_the_average_keeps_a_known_share_of_itself_and_takes_the_mean_of_w_as_it_is(images, kept):
+    trainer = world.trainer(rates=Rates(average_images=images, mapping=1e-2, synthesis=1e-2))
+    before = {name: value.clone() for name, value in trainer.average.state_dict().items()}
+    torch.manual_seed(0)
+    trainer._update_discriminator()
+    trainer._update_generator()
+    own, average = trainer.generator.state_dict(), trainer.average.state_dict()
+    buffers = dict(trainer.average.named_buffers())
+    for name, value in average.items():
+        share = 0.0 if name in buffers else kept
+        assert torch.allclose(value, share * before[name] + (1 - share) * own[name], rtol=1e-4, atol=1e-5), name
+    for name in ("mapping.dense3.weight", "truncation.w_avg"):
+        assert not torch.allclose(own[name], before[name], rtol=1e-4, atol=1e-5), name
+
+
 def test_centres_of_labels_follow_the_mapping_while_training():
     trainer = world.trainer("v5_3", rates=Rates(mapping=1e-2))
     label = torch.zeros(1, 3)
@@ -238,6 +287,21 @@ def test_a_judge_that_reads_no_persons_tells_no_identity():
     trainer = world.trainer()
     monitor = Monitor(world.BrightnessJudge(), trainer.faces, range(4), 4, "cpu", origin=trainer.generator)
     assert np.isnan(monitor.identity_change(trainer.average))
+
+
+def test_a_discriminator_that_scores_the_faces_higher_separates_them_from_the_generated_ones():
+    class Brightness(torch.nn.Module):
+        sign = 1.0
+
+        def forward(self, images, label, lod):
+            return self.sign * images.mean((1, 2, 3))[:, None]
+
+    critic, faces = Brightness(), world.bright_faces()
+    monitor = Monitor(world.BrightnessJudge(), faces, range(100, 132), 16, "cpu")
+    above = monitor.separation(world.base_generator(), critic)
+    assert above > 0.8 and critic.training  # the faces are the brightest of many
+    critic.sign = -1.0
+    assert monitor.separation(world.base_generator(), critic) == pytest.approx(1 - above)
 
 
 def test_rows_of_the_log_must_meet_monitors_and_states():

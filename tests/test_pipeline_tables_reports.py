@@ -226,9 +226,13 @@ def test_a_gpu_without_enough_memory_is_told_with_a_cure(monkeypatch, capsys):
     )
 
 
-def test_a_negative_seed_is_refused_before_anything_runs(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["stage", "--seed", "-1"])
+@pytest.mark.parametrize(
+    ("seed", "told"),
+    [(-1, "-1: seeds are not negative"), (10**10, "10000000000 is too large: give at most 9000000000")],
+)
+def test_a_seed_out_of_range_is_refused_before_anything_runs(monkeypatch, capsys, seed, told):
+    monkeypatch.setattr(sys, "argv", ["stage", "--seed", str(seed)])
     with pytest.raises(SystemExit) as ended:
         main(StageOptions, lambda options: pytest.fail("it ran"))
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: --seed -1: seeds are not negative\n"
+    assert capsys.readouterr().err == f"error: --seed {told}\n"

@@ -96,6 +96,29 @@ def test_it_keeps_in_step_with_the_filtered_folder_and_parses_only_what_is_new(t
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in times.items())
 
 
+def test_results_that_it_did_not_write_are_never_deleted_unasked(tmp_path, profile):
+    run = tmp_path / "run"
+    folder, results = filtered_run(run), run / "segmentation" / "segmentation_results"
+    results.mkdir(parents=True)
+    (results / "notes.png").write_bytes(b"mine")
+    (results / "face_000001.png").write_bytes(b"mine")
+    refusal = r"results holds 1 pictures that stage 3 did not write, the first is face_0.*--run, or .*--force"
+    with pytest.raises(PipelineError, match=refusal):
+        parse(run, profile)
+    assert (results / "face_000001.png").read_bytes() == b"mine"
+    parse(run, profile, force=True)
+    assert (results / "notes.png").read_bytes() == b"mine" and len(list(results.glob("face_*.png"))) == 6
+    (results / "face_000100.png").write_bytes(b"mine")
+    with pytest.raises(PipelineError, match=r"the first is face_000100\.png"):
+        parse(run, profile)
+    (results / "face_000100.png").unlink()
+    journal = results.with_name("segmentation_results.jsonl")
+    journal.write_text(journal.read_text().replace('"pictures"', '"unknown"', 1))  # as earlier code wrote it
+    (folder / "000007.jpg").unlink()
+    parse(run, profile)
+    assert not (results / "face_000007.png").exists() and (results / "notes.png").exists()
+
+
 def test_a_lost_picture_is_made_again(tmp_path, profile):
     filtered_run(tmp_path / "run")
     parse(tmp_path / "run", profile)

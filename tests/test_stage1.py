@@ -103,6 +103,33 @@ def test_pictures_that_it_did_not_write_are_never_deleted(tmp_path, tiny_profile
     assert len(sample_into(run, tiny_profile, n=4)) == 3
 
 
+def test_pictures_of_other_options_are_not_replaced_by_those_of_the_profile_unasked(tmp_path, write_profile):
+    run, profile = tmp_path / "run", write_profile()
+    sample_into(run, profile, seeds="100-103")
+    chosen = bytes_of(run)
+    with pytest.raises(PipelineError, match=r"4 pictures \(seeds 100-103, psi .*base.*\) that options .*--from 2.*--f"):
+        sample_into(run, profile)
+    assert bytes_of(run) == chosen
+    sample_into(run, profile, seeds="0-24", psi=0.5)
+    with pytest.raises(PipelineError, match=r"holds 25 pictures \(seeds 0-24, psi 0\.5, base"):
+        sample_into(run, profile)
+    sample_into(run, profile, force=True)
+    assert len(images_of(run)) == 20
+    # Another profile, or other weights in it, ask for others as well.
+    weights = {"generator": make_generator_file(tmp_path / "other.pth", seed=1)}
+    sample_into(run, write_profile("other", weights=weights, stylegan={"seeds": "5-9"}))
+    assert len(images_of(run)) == 5
+
+
+def test_pictures_that_only_newer_code_or_more_seeds_make_stale_need_no_force(tmp_path, tiny_profile, monkeypatch):
+    run = tmp_path / "run"
+    sample_into(run, tiny_profile, n=6)
+    assert sample_into(run, tiny_profile) and len(images_of(run)) == 20  # the profile's seeds go on behind these
+    assert sample_into(run, tiny_profile) == []
+    monkeypatch.setattr(stage, "code_version", lambda *_: "newer")
+    assert len(sample_into(run, tiny_profile)) == 3
+
+
 def test_another_generator_or_psi_replaces_every_image(tmp_path, write_profile):
     run = tmp_path / "run"
     other = make_generator_file(tmp_path / "other.pth", seed=1)

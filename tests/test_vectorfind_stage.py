@@ -281,10 +281,9 @@ def test_bars_that_are_not_three_correlations_are_refused(tmp_path, write_profil
         run_vectorfind.plan(options)
 
 
-def test_without_a_fine_tuned_generator_the_base_one_serves_with_a_note(tmp_path, tiny_profile):
-    options = run_vectorfind.VectorFindOptions(
-        profile=str(tiny_profile), run=str(tmp_path / "run"), scorer=str(tiny_profile)
-    )
+def test_without_a_fine_tuned_generator_the_base_one_serves_with_a_note(tmp_path, write_profile):
+    profile = write_profile(weights={"generator_v9": ""})
+    options = run_vectorfind.VectorFindOptions(profile=str(profile), run=str(tmp_path / "run"), scorer=str(profile))
     settled = run_vectorfind.plan(options)
     assert settled.models.generator.name == "generator.pth"
     assert "--generator base" in settled.models.notes[0]

@@ -138,15 +138,16 @@ def write_vector(path, vector: np.ndarray) -> None:
 def read_vectors(path, numbered: bool = True) -> np.ndarray:
     """float32 [rows, D] of a CSV in the published format; PipelineError naming the file and row of what does not fit.
 
-    numbered: rows begin with their number, as those of vectors do. The published project's own vectors point toward
-    LOWER scores; calibration measures the sign and turns them.
+    Rows are told as the lines of the file, blank ones counted. numbered: rows begin with their number, as those of
+    vectors do. The published project's own vectors point toward LOWER scores; calibration measures the sign and turns
+    them.
     """
     path = Path(path)
     try:
-        frame = pd.read_csv(path, index_col=0 if numbered else None)
+        frame = pd.read_csv(path, index_col=0 if numbered else None, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise PipelineError(
-            f"{path} cannot be read as a vector CSV ({error}): write it anew with run_vectorfind.py"
+            f"{path} cannot be read as a CSV of numbers ({str(error).strip()}): save it with commas, in UTF-8"
         ) from error
     named = list(frame.columns) == [str(i) for i in range(frame.shape[1])]
     if named and frame.shape[1] and not len(frame):
@@ -159,7 +160,14 @@ def read_vectors(path, numbered: bool = True) -> np.ndarray:
     if len(bad):
         row, column = bad[0]
         raise PipelineError(
-            f"{path}, row {row + 2}, column {column}: expected a number, found {frame.iloc[row, column]!r}; mend it, "
-            "or write the file anew"
+            f"{path}, row {_line_of(path, row)}, column {column}: expected a number, found "
+            f"{frame.iloc[row, column]!r}; mend it, or bring back the file that it was"
         )
     return numbers
+
+
+def _line_of(path: Path, row: int) -> int:
+    """The line of a CSV, counted from 1, of a row behind the header; pandas, which counts rows, skips blank lines."""
+    with path.open(encoding="utf-8-sig") as file:
+        filled = [number for number, line in enumerate(file, 1) if line.strip()]
+    return filled[row + 1]

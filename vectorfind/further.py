@@ -95,11 +95,12 @@ def open_graders(stage: Stage) -> list:
 
 
 def _measured_graders(stage: Stage) -> list:
-    from vectorfind.graders import check_second, measure_spreads, open_scorers
+    from vectorfind.graders import check_second, check_size, measure_spreads, open_scorers
 
     profile = Profile.load(stage.options.profile)
     names = [name for name in stage.plan.graders if name != "finder"]
     scorers, notes = open_scorers(profile, stage.files.run, names, stage.options.device)
+    check_size(profile, scorers, stage.plan.models.generator, stage.bench.generator.resolution)
     notes.append(check_second(stage.bench.scorer, scorers))
     for note in dict.fromkeys(filter(None, notes)):
         if note not in stage.summary.notes:
@@ -255,8 +256,6 @@ def named_settings(options, position: str, groups: str) -> list[Setting]:
         )
     if not options.methods:
         raise PipelineError("--methods names none; for instance --methods svm ridge_mended_conditional")
-    if any(method.startswith("imported") for method in options.methods):
-        raise PipelineError("--methods imported: read vectors are judged with --vectors FOLDER, one folder at a time")
     return [replace(Setting.named(method, position, groups), cuts=options.cuts) for method in options.methods]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.profile import ROOT, Profile
+from pipeline.profile import ROOT, Profile, shown
 from pipeline.run import Run
 from vectorfind.bench import Bench, read_scores
 from vectorfind.grid import ends_of
@@ -95,6 +95,17 @@ def check_second(finder, scorers: dict[str, object]) -> str:
     except PipelineError as error:
         raise PipelineError(f"{error}; or leave it out: --graders finder geometric") from error
     return ""
+
+
+def check_size(profile: Profile, scorers: dict[str, object], generator: Path, resolution: int) -> None:
+    """PipelineError where the second CNN reads pictures of another size than a generator draws (resolution)."""
+    reads = getattr(scorers.get(SECOND), "resolution", resolution)  # parser and geometry read any
+    if reads != resolution:
+        raise PipelineError(
+            f"{shown(generator)} draws {resolution} px, the second grader {shown(profile.weight('second_grader'))} "
+            f"reads {reads} px: name one for {resolution} px as second_grader under [weights], or leave it out: "
+            "--graders finder geometric"
+        )
 
 
 def grader_files(profile: Profile, run: Run, names) -> dict[str, Path]:

@@ -53,6 +53,7 @@ CODE = {
         "vectorfind.finding",
         "vectorfind.published",
         "vectorfind.models",
+        "property_score.graders",
         "vectorfind.appearance",
         "cnn.filter_cnn",
         "vectorfind.grid",

@@ -40,20 +40,20 @@ class ModelFiles:
 def locate(profile: Profile, run: Run, generator: str = "v9", scorer: str = "") -> ModelFiles:
     """Find the weight files without loading them.
 
-    generator: "v9" (the run's stage 5, or with a note the profile's base), "base" (the profile's), or a path.
-    scorer: a path, or "" for the run's stage 4b (with a note the profile's). PipelineError when there is none.
+    generator: "v9" (the run's stage 5, or with a note the profile's v9 net, or its base), "base" (the profile's), or a
+    path. scorer: a path, or "" for the run's stage 4b (with a note the profile's). PipelineError when there is none.
     """
     notes: list[str] = []
     if generator == "v9":
         path = run.path(*FINE_TUNED)
         if not path.is_file():
-            path = profile.weight("generator")
+            path, whose = _not_of_the_run(profile)
             notes.append(
-                f"{shown(run.path(*FINE_TUNED))} is missing, so the directions are those of the base generator "
-                "(--generator base); run run_stylegan_finetune_v9.py and then this stage again"
+                f"{shown(run.path(*FINE_TUNED))} is missing, so the directions are those of {whose}; "
+                "run run_stylegan_finetune_v9.py and then this stage again"
             )
     elif generator == "base":
-        path = profile.weight("generator")
+        path = _base(profile)
     else:
         path = _existing(generator, "--generator")
     if scorer:
@@ -178,6 +178,22 @@ class Looks:
 def _hidden(model: FilterCNN, images: torch.Tensor) -> torch.Tensor:
     # to_unit of cnn.filter_cnn, after the clip that a saved picture would have had.
     return model.fc1(model.features(model.window.crop(images.clamp(-1, 1) * 0.5 + 0.5)))
+
+
+def _not_of_the_run(profile: Profile) -> tuple[Path, str]:
+    """The generator of a run without stage 5, and a note's words for it: the profile's v9 net, else its base."""
+    named = profile.get("weights.generator_v9", None)
+    if named and (ROOT / str(named)).is_file():
+        path = profile.weight("generator_v9")
+        return path, f"{shown(path)} (generator_v9 of the profile; the base one: --generator base)"
+    return _base(profile), "the base generator (--generator base)"
+
+
+def _base(profile: Profile) -> Path:
+    try:
+        return profile.weight("generator")
+    except PipelineError as error:
+        raise PipelineError(f"{error}\n  or take any other generator: --generator FILE") from error
 
 
 def _existing(path: str, option: str) -> Path:

@@ -25,7 +25,7 @@ def import_vectors(
 
     The published SVMs name their classes 'largest' and 'smallest', of which the alphabet makes the second the positive
     one, so their vectors lower the property; measured, not assumed, and turned. Returns (DirectionSet, which vectors
-    were turned [P, G]). PipelineError for a missing file or another length.
+    were turned [P, G]). PipelineError for a missing file, another length, or a vector without a direction.
     """
     folder, codes = Path(folder), pool.codes(position)
     units = np.zeros((len(EDITED), len(grouping.names), codes.shape[1]), np.float32)
@@ -43,7 +43,10 @@ def import_vectors(
                     f"{path} has {len(vector)} numbers, codes of this generator at {position} have {codes.shape[1]}: "
                     "these vectors belong to another generator or position; give --generator or --position as theirs"
                 )
-            units[i, j] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            length = float(np.linalg.norm(vector))
+            if not length > 0:
+                raise PipelineError(f"{path} has length 0 and points nowhere: bring back the vector that it held")
+            units[i, j] = vector / length
     sds = edited_deviations(pool)
     found = calibrate(
         bench, codes, grouping.assign(pool.scores), grouping.names, units, EDITED, position, sds, progress
@@ -53,6 +56,7 @@ def import_vectors(
         "scorer_hash": bench.scorer_hash,
         "method": "imported",
         "turned": int(found.flipped.sum()),
+        "capped": int(found.capped.sum()),
         "pool_rows": len(pool),
         "pool_seed_start": pool.plan.seed_start,
     }
@@ -84,10 +88,12 @@ def read_latents(path, z_dim: int, label_size: int = 0) -> tuple[np.ndarray, np.
     with; without one (None) a generator is fed zeros. PipelineError for another width, or a spoilt file.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            numbered = file.readline().startswith(",")
+        with open(path, encoding="utf-8-sig") as file:  # Excel begins a file with a mark of its encoding
+            numbered = next((line for line in file if line.strip()), "").startswith(",")
     except (OSError, ValueError) as error:
-        raise PipelineError(f"{path} cannot be read as a CSV of latents ({error})") from error
+        raise PipelineError(
+            f"{path} cannot be read as a CSV of numbers ({error}): save it with commas, in UTF-8"
+        ) from error
     latents = read_vectors(path, numbered)
     if latents.shape[1] == z_dim:
         return latents, None

@@ -75,9 +75,14 @@ class Setting:
 
     @classmethod
     def named(cls, method: str, position: str = "w", groups: str = "16") -> Setting:
-        """The setting of a method as reports name it: `svm`, `svm_mended`, `ridge_conditional`, `closed_loop`."""
+        """The setting of a method as reports name it: `svm`, `svm_mended`, `ridge_conditional`, `closed_loop`.
+
+        PipelineError for what is no method, and for vectors that were read: a name does not tell from where.
+        """
         conditional, rest = method.endswith("_conditional"), method.removesuffix("_conditional")
         mended, rest = rest.endswith("_mended"), rest.removesuffix("_mended")
+        if rest == "imported":
+            raise PipelineError(f"{method}: read vectors are judged with --vectors FOLDER, one folder at a time")
         return cls(rest, position, groups, conditional, mended=mended)
 
     @property

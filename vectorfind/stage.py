@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefacts import is_fresh, read_json, stamp_path, write_stamp
+from pipeline.artefacts import is_fresh, read_json, stamp_path, write_json, write_stamp
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
 from pipeline.profile import shown
 from pipeline.progress import progress
+from vectorfind.hand_made import begin_vectors
 from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED
-from vectorfind.setting import Files, Setting
+from vectorfind.setting import POOL_START, SEED_SPAN, Files, Setting
 
+# In the folder of a pool: the options that named its models.
+POOL_WISH = "asked.json"
 STRIP_FACES = 8
 SPACE_ROWS = 20_000
 
@@ -47,6 +50,10 @@ class Plan:
     def pool_options(self) -> dict:
         """What the rows of a pool depend on, beside the models."""
         return {"seed_start": self.pool_start, "dtype": self.options.pool_dtype}
+
+    def pool_wish(self) -> dict:
+        """The options of the command line that a pool depends on, as they were given."""
+        return {name: getattr(self.options, name) for name in ("generator", "scorer", "seed", "pool_dtype")}
 
     def direction_options(self) -> dict:
         setting = self.files.setting
@@ -138,31 +145,48 @@ class Stage:
         # A run that was stopped while it added a position or rows had written its plan, not yet its stamp.
         unstamped = ("missing", "no stamp beside it", "changed since it was written")
         if force or (not fresh and reason not in unstamped):
-            self._give_up_pool(shard_rows, rows, "--force" if force else reason)
+            self._give_up_pool(present, rows, "--force" if force else reason)
             remove_pool(folder)
             complete = 0
         details = {"dtype": self.options.pool_dtype, "code": self.plan.code_versions["pool"]}
         wanted = plan_for(self.bench, positions, self.plan.pool_start, **details)
         # One that was stopped before it had a stamp.
         if complete and (why := difference(present, wanted)):
-            self._give_up_pool(shard_rows, rows, why)
+            self._give_up_pool(present, rows, why)
             complete = 0
+        write_json(folder / POOL_WISH, self.plan.pool_wish())
         with progress(rows, "sampling the pool") as bar:
             sample_pool(self.bench, folder, wanted, rows, bar.update)
         write_stamp(folder / DESCRIPTION, command="run_vectorfind.py pool", rows=rows, **about)
         self.summary.wrote(folder, f"{rows} samples, {complete} of them were there" if complete else f"{rows} samples")
 
-    def _give_up_pool(self, shard_rows: int, rows: int, why: str) -> None:
-        """Note that the pool is sampled anew; PipelineError where whole shards more would be lost than are sampled."""
+    def _give_up_pool(self, present, rows: int, why: str) -> None:
+        """Note that the pool (its PoolPlan, or None) is sampled anew.
+
+        PipelineError where whole shards more would be lost than are sampled, or the command line gives other options
+        than it was sampled with. Under the same ones models that were trained again, or code, make it stale: so it goes
+        in every pipeline that is run twice.
+        """
         from vectorfind.pool import stored_shards
 
-        held = len(stored_shards(self.files.pool)) * shard_rows
-        if held - rows >= shard_rows and why != "--force":
-            raise PipelineError(
-                f"{shown(self.files.pool)} holds {held} samples that are no longer what would be sampled ({why}); the "
-                f"{rows} asked for now would replace them: give another --run, --force, or the options they had"
-            )
+        shards = stored_shards(self.files.pool)
+        if shards and why != "--force":
+            held, had = len(shards) * present.shard_rows, self._other_pool_wish(present)
+            if had or held - rows >= present.shard_rows:
+                raise PipelineError(
+                    f"{shown(self.files.pool)} holds {held} samples that are no longer what would be sampled ({why}); "
+                    f"the {rows} asked for now would replace them: give another --run, --force, or the options they "
+                    f"had{f' ({had})' if had else ''}"
+                )
         self.summary.note(f"the pool is sampled anew: {why}")
+
+    def _other_pool_wish(self, present) -> str:
+        """The options that a pool (its PoolPlan) was sampled with, where the command line gives others; else ""."""
+        record, asked = self.files.pool / POOL_WISH, self.plan.pool_wish()
+        had = {"seed": (present.seed_start - POOL_START) // SEED_SPAN, "pool_dtype": present.dtype}
+        had |= read_json(record) if record.is_file() else {}  # earlier code left none
+        other = {name.replace("_", "-"): had[name] for name in asked if had.get(name, asked[name]) != asked[name]}
+        return ", ".join(f"--{name} {value}" if value != "" else f"no --{name}" for name, value in other.items())
 
     def directions(self) -> None:
         """Find and calibrate the directions."""
@@ -170,6 +194,7 @@ class Stage:
         if self.is_kept("directions", self.files.directions, about, self.files.direction_files()):
             return
         files, setting = self.files, self.files.setting
+        begin_vectors(files)
         pool = self.open_pool()
         grouping = self.grouping(pool.scores)
         if self.options.vectors:
@@ -235,6 +260,12 @@ class Stage:
                 write_vector(files.vector(name, group), found.units[i, j])
         found.save(files.directions)
         self.summary.note(f"{int(turned.sum())} of {turned.size} vectors lower their property, as published; turned")
+        capped = found.provenance["capped"]
+        if 2 * capped > turned.size:
+            self.summary.note(
+                f"{capped} of {turned.size} vectors hardly move their property: they are probably of another generator "
+                "(--generator)"
+            )
         return turned.size
 
     def _find_networks(self, pool, grouping) -> int:

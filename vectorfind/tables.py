@@ -9,7 +9,8 @@ from vectorfind.names import EDITED, PROPERTIES
 _CORR = pa.Column(float, pa.Check.in_range(-1.0, 1.0), nullable=True)
 _NUMBER = pa.Column(float, nullable=True)
 
-# The published columns come first, in the published order; what follows is ours.
+# The published columns come first, in the published order; what follows is ours. GRID holds all faces, where a
+# published file holds one: case and seed before them tell which.
 RESULT = pa.DataFrameSchema(
     {
         "case": pa.Column(int),
