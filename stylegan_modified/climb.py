@@ -321,9 +321,10 @@ class Climb:
 
 
 def _carried(version: Version, start: Generator) -> str:
+    if LABEL_MATRIX in version.dropped:
+        return "thrown away, random"
     if version.dropped:
-        kept = "" if LABEL_MATRIX in version.dropped else "; label matrix carried over"
-        return f"{' and '.join(version.dropped)} thrown away, random{kept}"
+        return "dense0 thrown away, random; label matrix carried over"
     if version.published or start.label_size or not version.conditional:
         return "carried over"
     return "dense0 carried over, label columns aimed along the mean slope of each score in z"
