@@ -63,9 +63,9 @@ def relabelled_generator(source: Generator, version: Version, seed: int = 0) -> 
     device = old.device
     if DENSE0 in version.dropped:
         weight = torch.randn(old.shape[0], source.z_dim + width, generator=random).to(device) / LR_MUL
-        matrix = state.get("mapping.label_weight")
-        if LABEL_MATRIX in version.dropped:
-            matrix = torch.randn(size, width, generator=random).to(device)
+        matrix = torch.randn(size, width, generator=random).to(device)
+        if known and LABEL_MATRIX not in version.dropped:
+            matrix = state["mapping.label_weight"]
     else:
         rows = {(7, 3): [0, 3, 4]}.get((source.label_size, size), list(range(source.label_size)))
         carried = state["mapping.label_weight"][rows] if known else old.new_zeros(size, 0)
