@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cnn.pictures import FILTERED, FOLDER, list_pictures
 from cnn.selection import all_scores, check_enough, check_own_folder, held_out_tables, sync_filtered
 from cnn.settings import FILTER_NAMES, FOLDS, FilterSettings
 from pipeline.artefacts import (
+    atomic,
     code_version,
     digest,
     is_fresh,
@@ -43,6 +45,7 @@ from pipeline.tables import read_table, write_table
 
 COMMAND = "run_cnn.py"
 SCORES = ("cnn", "all_image_scores.csv")
+GIVEN = ("cnn", "labels.csv")  # the table that --labels gave, kept for later calls
 LABEL_TABLE = "columns img_no, gender, quality, age, glass; 1 is a woman, good quality, old, with glasses"
 EXAMPLES = """
 python run_cnn.py
@@ -67,8 +70,8 @@ class Options(StageOptions):
     train: bool = False
     """Train the twenty models anew on the labelled faces."""
     labels: str = ""
-    """Label table to use instead of the profile's (columns img_no, gender, quality, age, glass). Later calls for the
-    run go on with it; --force without it goes back to the profile's."""
+    """Label table to use instead of the profile's (columns img_no, gender, quality, age, glass). A copy stays in the
+    run and serves later calls; --force without it goes back to the profile's."""
     min_passed: int | None = None
     """Fewest faces that must pass (default: that of the profile)."""
 
@@ -83,7 +86,6 @@ class Plan:
     pictures: pd.DataFrame
     labels: pd.DataFrame | None
     labelled: pd.DataFrame
-    given_labels: str
     models: list[ModelPlan]
     origin: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -96,7 +98,8 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Resolve the options and check pictures, labels and models."""
     profile, run = Profile.load(options.profile), Run(options.run)
-    given = options.labels or ("" if options.force else _labels_before(run))
+    kept = "" if options.force or not run.path(*GIVEN).is_file() else str(run.path(*GIVEN))
+    given = options.labels or kept
     settings = FilterSettings.of(profile, given)
     if options.min_passed is not None:
         settings = replace(settings, min_passed=options.min_passed)
@@ -109,27 +112,30 @@ def plan(options: Options) -> Plan:
         labels = read_labels(settings.labels)
         idle = len(_trained(run)) == len(FILTER_NAMES) * FOLDS and not options.force
         needed = options.train or not (settings.bundled or idle)
-        labelled, notes = match_labels(settings.labels, labels, pictures, run, needed, given=bool(given))
+        labelled, notes = match_labels(settings.labels, labels, pictures, run, needed, given=bool(options.labels))
         labelled = labelled.merge(pictures[["img_no", "img_path"]], on="img_no", validate="one_to_one")
     if given and not options.labels:
-        notes.append(f"the labels are those of {given}, as an earlier call asked; --force goes back to the profile's")
+        notes.append(f"the labels are those that --labels gave before, {shown(given)}; --labels gives others")
     faces_from = {"generator": origin.generator, "psi": origin.psi}
-    work = Plan(profile, run, settings, pictures, labels, labelled, given, [], faces_from, notes)
+    work = Plan(profile, run, settings, pictures, labels, labelled, [], faces_from, notes)
     work.models = _plan_models(work, options)
     return work
 
 
-def _labels_before(run: Run) -> str:
-    """The label table of --labels in an earlier call, "" if none did; PipelineError if it is not the same now."""
-    record = record_beside(run.path(*SCORES))
-    given = (record.get("options") or {}).get("labels") or ""
-    if given and not (Path(given).is_file() and digest(given) == record["inputs"]["labels"]["digest"]):
-        what = "has changed since" if Path(given).is_file() else "is missing"
-        raise PipelineError(
-            f"{run} was labelled by {given}, which {what}; give the table of its labels with --labels, or go back to "
-            "those of the profile, if any, with --force"
-        )
-    return given
+def _keep_labels(work: Plan, options: Options) -> None:
+    """Copy the table of --labels, and what is recorded of its faces, into the run; --force without one removes it."""
+    copy = work.run.path(*GIVEN)
+    if not options.labels and options.force:
+        copy.unlink(missing_ok=True)
+        stamp_path(copy).unlink(missing_ok=True)
+    if not options.labels or copy.is_file() and copy.samefile(options.labels):
+        return
+    record = record_beside(Path(options.labels))
+    stamp_path(copy).unlink(missing_ok=True)
+    with atomic(copy) as temporary:
+        shutil.copyfile(options.labels, temporary)
+    if record:
+        write_json(stamp_path(copy), record)
 
 
 def _trained(run: Run) -> list[Path]:
@@ -144,7 +150,7 @@ def _plan_models(work: Plan, options: Options) -> list[ModelPlan]:
         if not whole:
             raise PipelineError(
                 f"only {len(trained)} of {len(FILTER_NAMES) * FOLDS} filter CNNs of {run} are trained; "
-                "go on with --train, or take the bundled ones with --force"
+                "go on with run_cnn.py --train, or take the bundled ones with run_cnn.py --force"
             )
         check_one_training(run)
         instead = "--force goes back to the bundled ones" if settings.bundled else "--train --force trains anew"
@@ -185,6 +191,7 @@ def run(options: Options) -> None:
     for text in work.notes:
         summary.note(text)
     limits = _Lazy(options.device)
+    _keep_labels(work, options)
     _models(work, options, summary, limits)
     _logs(work, summary)
     _scores(work, options, summary, limits)
@@ -274,12 +281,7 @@ def _selection(work: Plan, options: Options, summary: Summary) -> None:
         inputs["labels"] = work.settings.labels
     honest = _are_held_out(work)
     stamp = {
-        "options": {
-            "cutoffs": work.settings.cutoffs,
-            "fold_seed": work.settings.fold_seed,
-            "held_out": honest,
-            "labels": work.given_labels,
-        },
+        "options": {"cutoffs": work.settings.cutoffs, "fold_seed": work.settings.fold_seed, "held_out": honest},
         "seed": None,
         "inputs": inputs,
         "code": code_version(*SELECTION_CODE),

@@ -35,7 +35,10 @@ python run_fine_tuned_generator.py --version v3 --seeds 7 --around 0.3 --count 2
 python run_fine_tuned_generator.py --version v3 --z ohlora_z_vectors.csv --row 2 --mouth 1.5
 """
 COMMAND = "run_fine_tuned_generator.py"
-CODE = ("run_fine_tuned_generator", "stylegan", "stylegan_modified.sampler", "stylegan_modified.truncation")
+CODE = (
+    *("run_fine_tuned_generator", "stylegan", "stylegan_modified.sampler", "stylegan_modified.truncation"),
+    *("vectorfind.published", "vectorfind.directions"),
+)
 COLUMNS = 10
 SHEET = "contact_sheet.png"
 

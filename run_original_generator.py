@@ -190,7 +190,7 @@ def _check_pictures(work: Plan) -> None:
         raise PipelineError(
             f"{work.images} holds {len(strangers)} pictures that stage 1 did not write, the first is {strangers[0]}; "
             "sample into another run with --run, or move them away. To go on with pictures of your own start at stage "
-            f"2: run_pipeline.py --from 2 --run {work.run}"
+            f"2: run_pipeline.py --from 2 --run {work.run}, with the same --profile"
         )
 
 
@@ -208,7 +208,7 @@ def _check_wish(work: Plan) -> None:
             f"{work.images} holds {len(lost)} pictures (seeds {before['seeds']}, psi {before.get('psi')}, "
             f"{'v1' if record.get('conditional') else 'base'} generator) that options asked for, not the profile, and "
             "that would be deleted; give the options again (--seeds, -n, --psi, --generator), go on with them at stage "
-            f"2 (run_pipeline.py --from 2 --run {work.run}), sample into another run with --run, or replace them with "
+            f"2 (run_pipeline.py --from 2, same --run and --profile), sample into another run with --run, or replace them with "
             "run_original_generator.py --force"
         )
 

@@ -67,9 +67,12 @@ def publish(options: PublishOptions) -> None:
             )
         _empty(target, kept)
         for link in links:
-            text = text.replace(f"]({link})", f"]({_copied(report, link, target / kept)})")
+            text = text.replace(f"]({link})", f"]({kept}/{Path(link).name})")
+        # First, so that after a kill the report tells what lies in its folder.
         with atomic(target / f"{kept}.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
+        for link in links:
+            _copy(report.parent / link, target / kept)
         files = len(list((target / kept).glob("*"))) if (target / kept).is_dir() else 0
         summary.wrote(target / f"{kept}.md", f"{files} files beside it")
     summary.print()
@@ -89,12 +92,11 @@ def _empty(target: Path, kept: str) -> None:
         path.unlink()
 
 
-def _copied(report: Path, link: str, folder: Path) -> str:
-    picture = report.parent / link
+def _copy(picture: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if picture.suffix == ".csv":
         shutil.copyfile(picture, folder / picture.name)
-        return f"{folder.name}/{picture.name}"
+        return
     # A repository keeps every version for ever.
     with Image.open(picture) as image:
         if picture.suffix == ".png":
@@ -102,7 +104,6 @@ def _copied(report: Path, link: str, folder: Path) -> str:
         else:
             with atomic(folder / picture.name) as temporary:
                 image.save(temporary, "JPEG", quality=QUALITY)
-    return f"{folder.name}/{picture.name}"
 
 
 if __name__ == "__main__":

@@ -117,7 +117,11 @@ def refuse_stranger(path: Path | str, ours: Path | str | None = None, key: str =
     stamp = _read_stamp(path) or {}
     written = _unchanged(path, stamp["output"]) if "output" in stamp else stamp.get("sha256") == file_digest(path)
     if not written and (ours is None or file_digest(path) != file_digest(Path(ours))):
-        cure = f"name it as {key} in a profile of your own, move it away" if key else "move it away"
+        cure = "move it away"
+        if key:
+            cure = (
+                f"name it as {key} in a profile of your own, {cure}" if ours else f"{cure} and name it as {key} there"
+            )
         raise PipelineError(
             f"{path} was put there, or changed, by hand and would be written over; {cure}, or replace it with --force"
         )

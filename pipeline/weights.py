@@ -29,9 +29,11 @@ def save_weights(path: Path | str, state_dict: Mapping[str, Any], half: bool = F
     import torch
 
     # A stream, not a path: torch writes the file name into the archive, and equal weights shall be equal bytes.
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        torch.save(_for_disk(state_dict, half), stream)
-    write_json(stamp_path(path), {"provenance": provenance, "sha256": file_digest(Path(path))})
+    with atomic(path) as temporary:
+        with temporary.open("wb") as stream:
+            torch.save(_for_disk(state_dict, half), stream)
+        sha256 = file_digest(temporary)  # here, so that a kill hardly finds the file without its record
+    write_json(stamp_path(path), {"provenance": provenance, "sha256": sha256})
 
 
 def read_weights(path: Path | str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.artefacts import code_version, refuse_stranger
 from pipeline.command import StageOptions
 from pipeline.errors import PipelineError
-from pipeline.profile import Profile
+from pipeline.profile import Profile, shown
 from pipeline.run import Run
 from property_score.graders import property_cnn_file
 from stylegan_modified.plan import SHARED_CODE, Call, stage_2_results
@@ -102,8 +102,14 @@ def make_climb(options: StageOptions, version: Version, steps: int | None = None
     from property_score.tables import table_names
 
     table = run.path(table_names("v1", published=True)[0])
-    if version.tag == "v1_published" and table.is_file():  # published v1 learnt from these labels
-        weights["labels"] = table
+    if version.tag == "v1_published":  # which learnt from these labels
+        if table.is_file():
+            weights["labels"] = table
+        else:
+            notes.append(
+                f"{shown(table)} is missing, so the property CNN labels the faces; as published would be "
+                "compute_property_scores.py --algorithm v1 --published first"
+            )
     filters = bool(settings["guidance"] and not version.published) or version.encoder
     folder, faces, models = stage_2_results(run, int(settings["batch"]), filters)
     weights |= models

@@ -133,7 +133,7 @@ class Ladder:
         known = provenance_of(path)
         if base == path:  # its base is not here
             self.provenance["base"] = known.get("base")
-        elif known.get("base", self.provenance["base"]) != self.provenance["base"]:
+        elif (known.get("base") or self.provenance["base"]) != self.provenance["base"]:
             raise PipelineError(
                 f"{shown(path)} was fine-tuned from another generator than {shown(base)}, so it is no start for it; "
                 + OTHER_BASE

@@ -89,7 +89,7 @@ def make_plan(
     """
     profile, run, notes = Profile.load(options.profile), Run(options.run), []
     if not options.force:
-        refuse_stranger(run.path(*GENERATOR), key="generator_v9 under [weights]")
+        refuse_stranger(run.path(*GENERATOR), key="generator_v9 under [weights] of a profile of your own")
     kept, seed = {} if train or options.force else _trained_here(run), options.seed
     if kept:
         seed = int(kept["seed"])

@@ -205,20 +205,38 @@ def test_filtered_pictures_that_it_did_not_put_there_are_never_deleted_unasked(w
 
 def test_a_run_stays_labelled_by_the_table_that_was_given(world, tmp_path):
     run, profile, labels = world
-    mine = shutil.copy(labels, tmp_path / "mine.csv")
+    mine = Path(shutil.copy(labels, tmp_path / "mine.csv"))
     pd.read_csv(mine).head(45).to_csv(mine, index=False)
+    write_json(stamp_path(mine), {"origin": {"psi": 1.0}})
     run_cnn.run(options(run, profile, labels=str(mine)))
     scores = run / "cnn" / "all_image_scores.csv"
     assert (pd.read_csv(scores)["source"] == "label").sum() == 45
+    # Wherever that table is by now: the run has its own copy.
+    mine.unlink()
     run_cnn.run(options(run, profile))
-    assert not Summary.printed[-1].written and any("those of" in note for note in Summary.printed[-1].notes)
-    text = mine.read_text()
-    for spoil, what in ((lambda: mine.write_text(text + "45,1,1,1,1\n"), "has changed"), (mine.unlink, "is missing")):
-        spoil()
-        with pytest.raises(PipelineError, match=rf"was labelled by .*mine\.csv, which {what}.*--labels.*--force"):
-            run_cnn.run(options(run, profile))
+    assert not Summary.printed[-1].written and any("--labels gave before" in note for note in Summary.printed[-1].notes)
+    assert read_json(stamp_path(run / "cnn" / "labels.csv")) == {"origin": {"psi": 1.0}}
+    run_cnn.run(options(run, profile, labels=str(run / "cnn" / "labels.csv")))
+    assert not Summary.printed[-1].written
     run_cnn.run(options(run, profile, labels=str(labels)))
     assert (pd.read_csv(scores)["source"] == "label").sum() == 50
+    run_cnn.run(options(run, profile, force=True))  # the profile's again
+    assert not (run / "cnn" / "labels.csv").exists() and (pd.read_csv(scores)["source"] == "label").sum() == 50
+
+
+def test_labels_given_for_a_training_that_was_killed_serve_the_next_call(world, tmp_path, monkeypatch):
+    run, profile, labels = world
+    mine = Path(shutil.copy(labels, tmp_path / "mine.csv"))
+    pd.read_csv(mine).head(45).to_csv(mine, index=False)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_cnn, "train_models", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_cnn.run(options(run, profile, train=True, labels=str(mine)))
+    assert len(run_cnn.plan(options(run, profile, train=True)).labelled) == 45
 
 
 def test_folds_depend_on_the_label_table_and_the_seed_alone(trained):

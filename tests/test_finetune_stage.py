@@ -216,7 +216,7 @@ def test_files_that_would_be_written_over_are_named_before_any_work(tmp_path, pr
     own = run / "stylegan_modified" / "stylegan_gen_fine_tuned_v9.pth"
     own.parent.mkdir()
     own.write_bytes(b"published, put here by hand")
-    with pytest.raises(PipelineError, match=r"by hand.*name it as generator_v9 under \[weights\]"):
+    with pytest.raises(PipelineError, match=r"by hand.*move it away and name it as generator_v9 under \[weights\]"):
         finetune(run, path)
     assert own.read_bytes() == b"published, put here by hand"
     finetune(run, path, force=True)

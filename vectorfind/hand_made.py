@@ -19,7 +19,7 @@ def refuse_hand_made(files: Files) -> None:
         raise PipelineError(
             f"{shown(strangers[0])} was put there, or changed, by hand ({len(strangers)} such files in all) and would "
             "be written over: move them to a folder of their own, which can be given by --vectors, or let them be "
-            "replaced with --force"
+            "replaced with run_vectorfind.py --force"
         )
 
 
@@ -38,7 +38,7 @@ def _vectors(files: Files) -> list[Path]:
 
 
 def _is_told(path: Path, records: dict) -> bool:
-    """Whether records tell of a file as it is; one that was begun, or is of earlier code, tells the name only."""
+    """Whether records tell of a file as it is; one that was begun tells the name only."""
     record = records.get(path.name)
     known = record["digest"] if isinstance(record, dict) else None
     return path.name in records and known in (None, digest(path))

@@ -175,8 +175,8 @@ class Stage:
             if had or held - rows >= present.shard_rows:
                 raise PipelineError(
                     f"{shown(self.files.pool)} holds {held} samples that are no longer what would be sampled ({why}); "
-                    f"the {rows} asked for now would replace them: give another --run, --force, or the options they "
-                    f"had{f' ({had})' if had else ''}"
+                    f"the {rows} asked for now would replace them: give run_vectorfind.py another --run, --force, or "
+                    f"the options they had ({had or f'-n {held}'})"
                 )
         self.summary.note(f"the pool is sampled anew: {why}")
 

@@ -94,6 +94,8 @@ def render_dataset(options: DatasetOptions) -> None:
     }
     if done_file.exists():
         found = json.loads(done_file.read_text())
+        if options.generator and found.get("generator") == options.generator:  # of code that noted the path alone
+            found["generator"] = described["generator"]
         if {k: found.get(k) for k in described} != described:
             raise PipelineError(
                 f"{done_file}: made with other options or another generator ({found}); choose another --out or delete "
