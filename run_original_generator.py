@@ -208,8 +208,8 @@ def _check_wish(work: Plan) -> None:
             f"{work.images} holds {len(lost)} pictures (seeds {before['seeds']}, psi {before.get('psi')}, "
             f"{'v1' if record.get('conditional') else 'base'} generator) that options asked for, not the profile, and "
             "that would be deleted; give the options again (--seeds, -n, --psi, --generator), go on with them at stage "
-            f"2 (run_pipeline.py --from 2, same --run and --profile), sample into another run with --run, or replace them with "
-            "run_original_generator.py --force"
+            "2 (run_pipeline.py --from 2, same --run and --profile), sample into another run with --run, or replace "
+            "them with run_original_generator.py --force"
         )
 
 

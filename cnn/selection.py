@@ -135,8 +135,8 @@ def check_own_folder(run: Run, command: str) -> None:
     if strangers:
         raise PipelineError(
             f"{folder} holds {len(strangers)} pictures that stage 2 did not put there, the first is {strangers[0]}; to "
-            f"go on with them start at stage 3: run_pipeline.py --from 3 --run {run}, with the same --profile. Else choose another run with "
-            "--run, move them away, or replace them with --force"
+            f"go on with them start at stage 3: run_pipeline.py --from 3 --run {run}, with the same --profile. Else "
+            "choose another run with --run, move them away, or replace them with --force"
         )
 
 

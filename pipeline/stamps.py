@@ -119,9 +119,7 @@ def refuse_stranger(path: Path | str, ours: Path | str | None = None, key: str =
     if not written and (ours is None or file_digest(path) != file_digest(Path(ours))):
         cure = "move it away"
         if key:
-            cure = (
-                f"name it as {key} in a profile of your own, {cure}" if ours else f"{cure} and name it as {key} there"
-            )
+            cure = f"name it as {key} in a profile of your own, {cure}" if ours else f"{cure} and name it as {key}"
         raise PipelineError(
             f"{path} was put there, or changed, by hand and would be written over; {cure}, or replace it with --force"
         )
