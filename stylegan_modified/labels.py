@@ -75,7 +75,8 @@ def label_faces(
         measured = known.notna().all(axis=1).to_numpy()
         scores[torch.tensor(measured), :LABELS] = torch.tensor(known[measured].to_numpy(np.float32))
         missing = int((~measured).sum())
-        source = f"algorithm v1 as published, the property CNN for {missing} faces that it could not measure"
+        source = "algorithm v1 as published"
+        source += f", the property CNN for {missing} faces that it could not measure" if missing else ""
     columns = (
         [PROPERTIES.index(name) for name in ("eyes", "mouth", "pose")] if version.label_size == 3 else range(LABELS)
     )
