@@ -15,6 +15,7 @@ from cnn.models import (
     bundled_path,
     check_one_training,
     copy_bundled,
+    deal_faces,
     is_trained_here,
     model_paths,
     plan_bundled,
@@ -191,7 +192,6 @@ def run(options: Options) -> None:
     for text in work.notes:
         summary.note(text)
     limits = _Lazy(options.device)
-    _keep_labels(work, options)
     _models(work, options, summary, limits)
     _logs(work, summary)
     _scores(work, options, summary, limits)
@@ -215,15 +215,18 @@ class _Lazy:
 def _models(work: Plan, options: Options, summary: Summary, device: _Lazy) -> None:
     folder = work.table("models")
     stale = [model for model in work.models if not model.fresh]
+    to_train = [model for model in stale if not model.bundled]
+    # A class that is too rare is told before anything is kept, and before the first training.
+    dealt = deal_faces(to_train, work.settings, work.labels, work.labelled) if to_train else {}
+    _keep_labels(work, options)
     if not stale:
         summary.kept(folder, f"{len(FILTER_NAMES) * FOLDS} models")
         return
     copies = [model for model in stale if model.bundled]
     for model in copies:
         copy_bundled(model)
-    to_train = [model for model in stale if not model.bundled]
     if to_train:
-        train_models(work.run, to_train, work.settings, work.labels, work.labelled, work.origin, options.seed, device())
+        train_models(work.run, to_train, work.settings, dealt, work.labelled, work.origin, options.seed, device())
     summary.wrote(folder, f"{len(copies)} bundled models" if copies else f"{len(to_train)} models trained")
 
 

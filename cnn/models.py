@@ -140,11 +140,26 @@ def copy_bundled(plan: ModelPlan) -> None:
     write_stamp(plan.path, command=COMMAND, **plan.stamp)
 
 
+def deal_faces(
+    plans: list[ModelPlan], settings: FilterSettings, labels: pd.DataFrame, labelled: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """The fold of every labelled face [n], for each property of the plans; PipelineError for a class that is too rare.
+
+    labels: the whole label table, which the folds depend on; labelled: its rows whose pictures the run has.
+    """
+    dealt = {}
+    for name in dict.fromkeys(plan.property_name for plan in plans):
+        folds = deal_folds(labels, name, settings.fold_seed, path=settings.labels)
+        dealt[name] = folds.reindex(labelled["img_no"]).to_numpy()
+        _check_classes(name, labelled[name].to_numpy(), dealt[name])
+    return dealt
+
+
 def train_models(
     run: Run,
     plans: list[ModelPlan],
     settings: FilterSettings,
-    labels: pd.DataFrame,
+    dealt: dict[str, np.ndarray],
     labelled: pd.DataFrame,
     origin: dict[str, Any],
     seed: int,
@@ -152,17 +167,11 @@ def train_models(
 ) -> None:
     """Train every stale model of `plans`; one that is whole on disk is never trained again.
 
-    labels: the whole label table, which the folds depend on; labelled: its rows whose pictures the run has.
+    dealt: the fold of each of the labelled faces, by property.
     """
     from cnn.training import FoldData, crop_pixels, train_fold
     from pipeline.artefacts import save_weights
 
-    dealt = {}
-    for name in dict.fromkeys(plan.property_name for plan in plans):
-        # A class that is too rare is told before the first training, not after fifteen of them.
-        folds = deal_folds(labels, name, settings.fold_seed, path=settings.labels)
-        dealt[name] = folds.reindex(labelled["img_no"]).to_numpy()
-        _check_classes(name, labelled[name].to_numpy(), dealt[name])
     pixels = read_pictures(
         [run.path(path) for path in labelled["img_path"]], settings.architectures["gender"].resolution
     )

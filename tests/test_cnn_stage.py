@@ -122,7 +122,7 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_models_and_tab
     assert 3 <= len(finished) < 20
     ready = tmp_path / "ready.toml"
     ready.write_text(profile.read_text().replace("[cnn]\n", "[cnn]\nbundled = 'weights/demo/cnn'\n"))
-    with pytest.raises(PipelineError, match="go on with --train"):
+    with pytest.raises(PipelineError, match="go on with run_cnn.py --train"):
         run_cnn.run(options(run, ready))
     run_cnn.run(options(run, profile))  # nothing is bundled there, so the same command goes on
     assert tables(run) == undisturbed
