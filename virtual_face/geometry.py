@@ -20,8 +20,10 @@ Vector = tuple[Tensor, Tensor, Tensor]
 
 
 def rotation(p: dict[str, Tensor]) -> Tensor:
-    """Head to world rotation [n, 3, 3] from yaw (to image right), pitch (up) and roll (right eye in
-    the image lower), in radians."""
+    """Head to world rotation [n, 3, 3] from yaw (to image right), pitch (up) and roll, in radians.
+
+    Positive roll lowers the eye on the image's right.
+    """
     zero, one = torch.zeros_like(p["yaw"]), torch.ones_like(p["yaw"])
     cy, sy, cp, sp, cr, sr = (f(p[a]) for a in ("yaw", "pitch", "roll") for f in (torch.cos, torch.sin))
 
