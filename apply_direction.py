@@ -83,6 +83,8 @@ def run(options: ApplyOptions) -> None:
     weights = np.array([getattr(options, name) for name in EDITED], np.float32)
     if options.out and Path(options.out).suffix.lower() not in SUFFIXES:
         raise PipelineError(f"--out {options.out}: an image file ends in {', '.join(SUFFIXES)}")
+    if options.z and options.seed:
+        raise PipelineError(f"--seed {options.seed} beside --z: give one of the two; --row says which face of --z")
     if options.row and not options.z:
         raise PipelineError(f"--row {options.row} is of a file of latents: give that by --z, or leave --row out")
     if options.frames < 2:

@@ -106,6 +106,8 @@ def plan(options: Options) -> Plan:
             raise PipelineError(f"--{name} {getattr(options, name)}: give a number")
     if options.psi is not None and not 0 <= options.psi <= 1:
         raise PipelineError(f"--psi {options.psi}: give 0 (all faces of a label are the mean one) to 1 (no truncation)")
+    if options.z and options.seeds != Options.seeds:
+        raise PipelineError(f"--seeds {options.seeds} beside --z: give one of the two; --row says which face of --z")
     if options.row and not options.z:
         raise PipelineError(f"--row {options.row} counts the faces of --z: give that too, or leave --row out")
     if options.z and not Path(options.z).is_file():

@@ -28,7 +28,7 @@ def draw_losses(log: pd.DataFrame, path: Path) -> None:
     bottom.plot(rows["step"], rows["real_fake_auroc"], label="AUROC, real against generated", color="tab:green")
     bottom.plot(rows["step"], rows["d_train_count"] / 4, label="D updates per step / 4", color="tab:blue", lw=0.8)
     bottom.plot(rows["step"], rows["g_train_count"] / 4, label="G updates per step / 4", color="tab:orange", lw=0.8)
-    bottom.set_ylim(0, 1.02)
+    bottom.set_ylim(0, 1.05)
     bottom.set_xlabel("step")
     beside(bottom)
     for axes in (top, bottom):

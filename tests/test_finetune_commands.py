@@ -187,6 +187,7 @@ def test_the_face_of_a_row_of_latents_is_drawn_with_its_label_or_the_wished_one(
         ({"version": "w/v9.pt"}, r"--version w/v9\.pt: there is no such file"),
         ({"version": "v7"}, "there is no version v7; known: v1"),
         ({"row": 1}, "--row 1 counts the faces of --z: give that too"),
+        ({"z": "none.csv", "seeds": "0-3"}, "--seeds 0-3 beside --z: give one of the two"),
         ({"z": "none.csv"}, r"--z none\.csv: there is no such file"),
     ],
 )

@@ -217,6 +217,8 @@ def test_a_file_of_ones_own_that_is_no_csv_is_not_to_be_written_by_a_run(tmp_pat
 def test_a_row_without_its_file_is_refused(tmp_path, tiny_profile):
     with pytest.raises(PipelineError, match="--row 3 is of a file of latents: give that by --z"):
         apply_direction(ApplyOptions(profile=str(tiny_profile), run=str(tmp_path), eyes=1, row=3))
+    with pytest.raises(PipelineError, match="--seed 12 beside --z: give one of the two"):
+        apply_direction(ApplyOptions(profile=str(tiny_profile), run=str(tmp_path), eyes=1, seed=12, z="z.csv"))
 
 
 def test_any_face_of_any_run_can_be_named_by_its_seed(monkeypatch):
