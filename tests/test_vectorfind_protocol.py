@@ -22,7 +22,7 @@ from vectorfind.leaks import over_shared_edits
 from vectorfind.mended import _best_share, fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
 from vectorfind.names import EDITED, PROPERTIES, vector_file
-from vectorfind.network_editor import NetworkEditor, gradient_units, orthogonal_to_others
+from vectorfind.network_editor import NetworkEditor, gradient_ways, orthogonal_to_others
 from vectorfind.pool import plan_for, sample_pool
 from vectorfind.protocol import bootstrap, compare, face_table, judge, run_graded
 from vectorfind.published import import_vectors, read_latents, write_latents
@@ -305,14 +305,48 @@ def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch
 
 def test_a_dead_dimension_is_never_moved():
     net = torch.nn.Linear(3, 1)
-    units = gradient_units(net, np.ones((2, 3), np.float32), np.zeros(3), np.array([1.0, 2.0, 0.0]))
-    assert (units[:, 2] == 0).all()
-    np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1, rtol=1e-5)
-    three = np.random.default_rng(0).standard_normal((4, 3, 6)).astype(np.float32)
+    ways = gradient_ways(net, np.ones((2, 3), np.float32), np.zeros(3), np.array([1.0, 2.0, 0.0]))
+    for way in ways:
+        assert (way[:, 2] == 0).all()
+        np.testing.assert_allclose(np.linalg.norm(way, axis=1), 1, rtol=1e-5)
+
+
+def test_orthogonal_moves_leave_the_other_levels_alone():
+    three, normals = np.random.default_rng(0).standard_normal((2, 4, 3, 6)).astype(np.float32)
     kept = np.eye(6, dtype=np.float32)[:2]
-    free = orthogonal_to_others(three, kept)
-    np.testing.assert_allclose(np.einsum("nd,nd->n", free[:, 0], three[:, 1]), 0, atol=1e-5)
+    free = orthogonal_to_others(three, normals, kept)
+    crossed = np.einsum("npd,nqd->npq", free, normals)
+    np.testing.assert_allclose(crossed[:, ~np.eye(3, dtype=bool)], 0, atol=1e-5)
+    assert np.abs(np.einsum("npp->np", crossed)).min() > 1e-3
     np.testing.assert_allclose(free @ kept.T, 0, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(free, axis=2), 1, rtol=1e-5)
+
+
+def test_a_conditional_standardised_network_moves_its_own_value_alone():
+    """Dimensions spread by up to 30 times: a move along one net's steepest way is no normal of its level."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    spread = np.logspace(-1, 0.5, W).astype(np.float32)
+    mean = rng.standard_normal(W).astype(np.float32)
+    nets = {name: torch.nn.Linear(W, 1) for name in EDITED}
+    kept = rng.standard_normal((2, W)).astype(np.float32)
+    steps = dict.fromkeys(EDITED, 1.0)
+    editor = NetworkEditor("w", nets, mean, spread, np.ones(3), steps, substeps=3, kept=kept)
+    codes = mean + spread * rng.standard_normal((5, W)).astype(np.float32)
+
+    def told(codes):
+        with torch.no_grad():
+            x = torch.from_numpy((codes - mean) / spread)
+            return np.concatenate([net(x).numpy() for net in nets.values()], 1)
+
+    for i in range(3):
+        amounts = np.zeros((5, 3), np.float32)
+        amounts[:, i] = 1.0
+        edited = editor.edit(codes, ["all"] * 5, amounts)
+        change = told(edited) - told(codes)
+        assert (change[:, i] > 0.1).all()
+        np.testing.assert_allclose(np.delete(change, i, axis=1), 0, atol=1e-4)
+        np.testing.assert_allclose((edited - codes) @ kept.T, 0, atol=1e-4)
 
 
 def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_path):

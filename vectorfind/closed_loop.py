@@ -1,7 +1,9 @@
-"""The closed loop: no direction at all, but the gradient at the present point, until the score has the wished value.
+"""The closed loop: no direction at all, but gradients through generator and scorer, until the score is as wished.
 
 Each step is the shortest one (in deviations of the pool's codes) that moves the edited scores as wished and holds what
-should stay: hair, background, hairstyle and an identity distance. Shortest steps keep the code where codes lie.
+should stay: hair, background, hairstyle and an identity distance. Shortest steps keep the code where codes lie. After
+each step the scores are measured; gradients of the edited ones are corrected by what it did, and taken anew at the
+present point where it did not do what they told (`LoopOptions.trust`).
 """
 
 from __future__ import annotations

@@ -135,7 +135,8 @@ def find_fits(
 ) -> Fits:
     """Fits of the edited properties in every group by the setting's method.
 
-    A conditional setting leaves the other two properties, hair and background alone (all linear, as the pool says).
+    A conditional setting leaves the other two properties, hair and background alone (all linear, as the pool says). A
+    mended one does so by moves along which codes vary (`project_off` with their covariance), not by orthogonal ones.
     """
     fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
     if not setting.conditional:
@@ -194,6 +195,7 @@ def find_networks(
         row |= {"samples": len(rows), "accuracy": trained.corr, "held_out": trained.held_out}
         row |= {"converged": trained.converged, "iterations": trained.epochs, "shrinkage": np.nan}
         table.append(row)
+    del inputs  # of a large pool gigabytes, which the SVMs need
     vectors, more = None, None
     if setting.method == "mixed":
         plain = replace(setting, method="svm", conditional=False)

@@ -34,9 +34,7 @@ class NetworkEditor:
     takes raw codes; a dimension of spread 0 is dead and never moved). steps: property -> latent units per score
     deviation, of the nets; with `kept` of all, as a vector without what it shares with others needs another step.
     substeps: how often the gradient is taken along an edit. kept [K, D]: normals of scores that an edit leaves alone
-    besides the other edited ones; None leaves nothing alone. Of a standardised net the other edited ones are left alone
-    only as far as the code's dimensions spread alike: edits are made orthogonal to each other, not to their normals.
-    vectors: directions of the other properties.
+    besides the other edited ones; None leaves nothing alone. vectors: directions of the other properties.
     """
 
     position: str
@@ -64,16 +62,14 @@ class NetworkEditor:
 
     def units(self, codes: np.ndarray, groups) -> np.ndarray:
         """Unit vectors float32 [N, 3, D] of each face at its present code."""
-        units = np.stack(
-            [
-                gradient_units(self.nets[name], codes, self.mean, self.spread)
-                if name in self.nets
-                else np.stack([self.vectors.get(name, group).unit for group in groups])
-                for name in EDITED
-            ],
-            1,
-        )
-        return units if self.kept is None else orthogonal_to_others(units, self.kept)
+        ways = [
+            gradient_ways(self.nets[name], codes, self.mean, self.spread)
+            if name in self.nets
+            else (np.stack([self.vectors.get(name, group).unit for group in groups]),) * 2
+            for name in EDITED
+        ]
+        units, normals = (np.stack(each, 1) for each in zip(*ways, strict=True))
+        return units if self.kept is None else orthogonal_to_others(units, normals, self.kept)
 
     def step_lengths(self, groups, count: int) -> np.ndarray:
         """Latent units per score deviation, float32 [N, 3]."""
@@ -166,26 +162,38 @@ class NetworkEditor:
         )
 
 
-def gradient_units(net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Unit vectors float32 [N, D] along a net's gradient; a standardised net's gradient is mapped back to codes."""
+def gradient_ways(
+    net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of a net at codes [N, D], unit vectors float32 [N, D]: the way that raises it, and the normal of its level.
+
+    The way is the steepest in the dimensions that the net reads, written in codes: where these are standardised it is
+    not the normal, along which the net's value changes and across which it stays.
+    """
     alive = spread > 0
     scale = np.where(alive, spread, 1.0).astype(np.float32)
     with torch.enable_grad():
         x = torch.from_numpy(np.where(alive, (codes - mean) / scale, 0.0).astype(np.float32)).requires_grad_(True)
         (gradient,) = torch.autograd.grad(net(x).sum(), x)
-    # The steepest way in standardised dimensions, written in codes.
-    units = gradient.numpy() * np.where(alive, spread, 0.0)
-    return (units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    gradient = np.where(alive, gradient.numpy(), 0.0)
+    return _unit_rows(gradient * scale), _unit_rows(gradient / scale)
 
 
-def orthogonal_to_others(units: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """units [N, P, D], each made orthogonal to the other P - 1 of its face and to kept [K, D], unit length again."""
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def orthogonal_to_others(units: np.ndarray, normals: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """units [N, P, D], each made orthogonal to the normals [N, P, D] of the other P - 1 of its face and to kept [K, D].
+
+    Unit length again. What is orthogonal to a score's normal leaves that score alone.
+    """
     result = np.empty_like(units)
     kept = np.broadcast_to(kept, (len(units), *kept.shape))
     for i in range(units.shape[1]):
-        others = np.concatenate([np.delete(units, i, axis=1), kept], axis=1)
+        others = np.concatenate([np.delete(normals, i, axis=1), kept], axis=1)
         others, _ = np.linalg.qr(others.transpose(0, 2, 1).astype(np.float64))
         own = units[:, i].astype(np.float64)
         own = own - np.einsum("ndk,nk->nd", others, np.einsum("ndk,nd->nk", others, own))
-        result[:, i] = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+        result[:, i] = _unit_rows(own)
     return result
