@@ -113,11 +113,12 @@ def test_leaks_on_the_scale_of_all_faces():
             for name in EDITED
         ]
     )
+    faces = pd.DataFrame({"seed": [1], "grader": "finder", **{f"{name}_corr": 0.9 for name in EDITED}})
     own_error = pd.DataFrame({"property": ["eyes"], "column": ["glasses"], "signed": [-0.4], "intended": [False]})
     true = {f"true {word}": 0.1 for word in ORACLE_ATTRIBUTES}
     moves = pd.DataFrame({"property": EDITED, "seed": [1, 2, 3], "matched": True, **true})
     moves.loc[1, "true glasses"] = -0.3
-    table = targets(judged, {"a": leaks}, "a", "a").set_index("what")
+    table = targets(judged, {"a": faces}, {"a": leaks}, "a", "a").set_index("what")
     assert table.loc["leak to a head or person, oracle (eyes > glasses)", ["a", "verdict"]].tolist() == [
         "0.500",
         "MISSED",
@@ -130,9 +131,11 @@ def test_leaks_on_the_scale_of_all_faces():
     assert bare["read by"].tolist() == ["the oracle, in deviations among people of every kind"]
     # What a loop met of the wishes inside the reach is told by its own promise, and as it is judged.
     met = pd.DataFrame({"walk": ["to the letter", "as judged", "as judged"], "seed": [1, 1, 2]})
-    table = targets(judged, {"a": leaks}, "a", "a", met=met.assign(met=[True, True, False])).set_index("what")
-    rows = [f"wishes inside a face's reach that are met, {walk}" for walk in ("to the letter", "as judged")]
-    assert table.loc[rows, ["a", "verdict"]].to_numpy().tolist() == [["1.000", "met"], ["0.500", "MISSED"]]
+    met["met"] = [True, True, False]
+    table = targets(judged, {"a": faces}, {"a": leaks}, "a", "a", met=met).set_index("what")
+    for what in ("wishes inside a face's reach that", "faces all of whose wishes inside their reach"):
+        rows = [f"{what} are met, {walk}" for walk in ("to the letter", "as judged")]
+        assert table.loc[rows, ["a", "verdict"]].to_numpy().tolist() == [["1.000", "met"], ["0.500", "MISSED"]]
 
 
 def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
@@ -146,9 +149,13 @@ def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
             for name in EDITED
         ]
     )
-    table = targets(judged, {"a": leaks}, "a", "a").set_index("what")
+    # Two faces of four, each by another property and by the finder alone.
+    faces = pd.DataFrame({"seed": [1, 2, 3, 4] * 2, "grader": ["finder"] * 4 + ["second"] * 4})
+    faces = faces.assign(eyes_corr=[0.9, -0.1, 0.9, 0.9] * 2, mouth_corr=0.9, pose_corr=[-0.2] + [0.9] * 7)
+    faces.loc[5, "eyes_corr"] = 0.9
+    table = targets(judged, {"a": faces}, {"a": leaks}, "a", "a").set_index("what")
     rows = table.loc[[row for row in table.index if row.startswith("reversed")]]
-    assert rows[["a", "verdict"]].to_numpy().tolist() == [["0.100", "MISSED"], ["0.000", "met"]]
+    assert rows[["a", "verdict"]].to_numpy().tolist() == [["0.500", "MISSED"], ["0.000", "met"]]
 
 
 def test_what_a_method_gains_is_told_with_its_direction():

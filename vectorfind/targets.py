@@ -25,22 +25,24 @@ def strictest(judged: pd.DataFrame) -> str:
 
 def targets(
     judged: pd.DataFrame,
+    faces: dict[str, pd.DataFrame],
     leaks: dict,
     best: str,
     reference: str,
-    fitted: pd.DataFrame | None = None,
+    fitted: tuple[pd.DataFrame, pd.DataFrame] | None = None,
     alike: dict | None = None,
     met: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """What is asked of the best method, what it reaches, and what the reference reaches.
 
-    judged: `judgement.csv` of both. leaks: leakage tables by method. fitted: judgement of the best method on the
-    reachable grid, or None. alike: leakage tables of both over the edits that both could (`leaks.over_shared_edits`).
+    judged: `judgement.csv` of both. faces: `judged_faces.csv`, leaks: leakage tables, by method. fitted: judgement and
+    judged faces of the best method on the reachable grid, or None. alike: leakage tables of both over the edits that
+    both could (`leaks.over_shared_edits`).
     met: `intended.csv` of the best method, or None.
     """
     rows = []
     tables = [judged[judged["method"] == name].set_index(["grader", "property"]) for name in (best, reference)]
-    other = None if fitted is None else fitted.set_index(["grader", "property"])
+    other = None if fitted is None else fitted[0].set_index(["grader", "property"])
 
     def within(grader: str, name: str, column: str) -> float:
         there = other is not None and (grader, name) in other.index
@@ -87,13 +89,13 @@ def targets(
     graders = set(judged["grader"])
     for who, which in {"any grader": graders, "independent graders": graders - {FINDER}}.items():
         if which:
-            values = [_turned(table.reset_index(), which) for table in tables]
-            inside = np.nan if fitted is None else _turned(fitted, which)
+            values = [_turned(faces[name], which) for name in (best, reference)]
+            inside = np.nan if fitted is None else _turned(fitted[1], which)
             add(f"reversed faces, {who}, any property", 0, values, floor=False, inside=inside)
     for walk, part in met.groupby("walk", sort=False) if met is not None else ():
-        share, _ = met_shares(part)
-        values = [share, share if best == reference else np.nan]
-        add(f"wishes inside a face's reach that are met, {walk}", WISHES_ASKED, values)
+        told = ("wishes inside a face's reach that are met", "faces all of whose wishes inside their reach are met")
+        for what, share in zip(told, met_shares(part), strict=True):
+            add(f"{what}, {walk}", WISHES_ASKED, [share, share if best == reference else np.nan])
     return pd.DataFrame(rows)
 
 
@@ -154,6 +156,8 @@ def against_reference(paired: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def _turned(table: pd.DataFrame, graders: set) -> float:
-    """Largest share of faces with a correlation below 0, over properties, by some graders."""
-    return float(table.loc[table["grader"].isin(graders), "reversed"].max())
+def _turned(faces: pd.DataFrame, graders: set) -> float:
+    """Share of faces with a correlation below 0, of any property, by any of some graders; of `judged_faces.csv`."""
+    part = faces[faces["grader"].isin(graders)]
+    turned = (part[[f"{name}_corr" for name in EDITED]] < 0).any(axis=1)
+    return float(turned.groupby(part["seed"]).any().mean())

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.report import Report
+from pipeline.tables import read_table
 from vectorfind import verdict_words as words
 from vectorfind.crosstalk import PEOPLE, crosstalk_of
 from vectorfind.effects import WAYS, largest_leak
@@ -30,6 +31,7 @@ from vectorfind.reach import LETTER, MET_WITHIN, SHARES, met_shares
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures, table_of
+from vectorfind.tables import FITS
 from vectorfind.targets import LEAK_ASKED, WISHES_ASKED, against_reference, person_leak_otherwise, strictest, targets
 from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
 
@@ -76,14 +78,14 @@ class Judged:
 class Beside:
     """What a verdict rests on besides the judgements; see `leaks`, `crosstalk`, `truth`, `reach`.
 
-    units, own_error: of the oracle. moves: of the factors, by method. fitted: judgement of the best method on the
-    reachable grid, met: `intended.csv` of it; None without.
+    units, own_error: of the oracle. moves: of the factors, by method. fitted: `judgement.csv` and `judged_faces.csv` of
+    the best method on the reachable grid, met: `intended.csv` of it; None without.
     """
 
     units: pd.DataFrame
     own_error: pd.DataFrame
     moves: dict[str, pd.DataFrame]
-    fitted: pd.DataFrame | None
+    fitted: tuple[pd.DataFrame, pd.DataFrame] | None
     met: pd.DataFrame | None
 
     @classmethod
@@ -134,6 +136,7 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     )
     report.heading("Methods and graders")
     report.table(_overview(known), "Mean signed correlation, and share of passes").text(words.METHODS)
+    report.text(_unconverged(known))
     report.figure(pictures["passes"], "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
     report.table(_costs(known), "At one achieved deviation of a property alone").text(words.COSTS)
@@ -170,7 +173,7 @@ def _tell_asked(report: Report, known: Judged, beside: Beside, grid: str) -> Non
     """What is asked of the best method, and what it drags along of the person, read in several ways."""
     best, reference, leaks = known.best, known.reference, known.leaks
     alike = over_shared_edits(known.edits, (best, reference))
-    asked = targets(known.judgement, leaks, best, reference, beside.fitted, alike, beside.met)
+    asked = targets(known.judgement, known.faces, leaks, best, reference, beside.fitted, alike, beside.met)
     report.table(asked, "Asked of the best method, and measured").text(words.GRIDS_MEAN[grid])
     report.text(words.ONE_WAY + words.ALIKE * bool(alike))
     if beside.fitted is not None:
@@ -222,14 +225,15 @@ def _verdict(stage, known: Judged) -> str:
     )
 
 
-def _within_reach(stage, setting: Setting) -> pd.DataFrame | None:
-    """The judgement of a setting on the grid that asks no face for more than it can, where this run holds one."""
+def _within_reach(stage, setting: Setting) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Judgement and judged faces of a setting on the grid that asks no face for more than it can, where there are."""
     from vectorfind.further import is_judged
 
     wish = replace(setting, grid="reachable")
     if setting.grid != "deviations" or not is_judged(stage.with_setting(wish), wish, effects=False, tell=True):
         return None
-    return _read(Files(stage.files.run, wish).judged("judgement.csv"))
+    files = Files(stage.files.run, wish)
+    return _read(files.judged("judgement.csv")), _read(files.judged("judged_faces.csv"))
 
 
 def _overview(known: Judged) -> pd.DataFrame:
@@ -249,6 +253,17 @@ def _overview(known: Judged) -> pd.DataFrame:
         row |= {"pass v7": part["pass_v7"].iloc[0], "pass v8": part["pass_v8"].iloc[0]}
         rows.append({**row, "faces": int(part["faces"].iloc[0]), "measured": part["measured_edits"].iloc[0]})
     return pd.DataFrame(rows)
+
+
+def _unconverged(known: Judged) -> str:
+    """Which fits stopped at their limit of iterations, "" where none did."""
+    told = []
+    for name, files in known.files.items():
+        if files.fits in files.direction_files():
+            fits = read_table(files.fits, FITS)
+            if stopped := int((~fits["converged"]).sum()):
+                told.append(f"{name} {stopped} of {len(fits)}")
+    return f"Fits that stopped at their limit of iterations: {', '.join(told)}." if told else ""
 
 
 def _costs(known: Judged) -> pd.DataFrame:
@@ -333,17 +348,20 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
     lines = [
         f"{reach['seed'].nunique()} faces, each asked for {shares} of how far it can go, up and down, property by "
         f"property; wishes of less than {MET_WITHIN} deviations, which staying put would meet, are left out. Met "
-        f"within {MET_WITHIN} deviations by the finder (asked: {WISHES_ASKED:.0%} of wishes):",
+        f"within {MET_WITHIN} deviations by the finder (asked: {WISHES_ASKED:.0%}):",
         "",
     ]
     for walk, part in met.groupby("walk", sort=False):
         wishes, faces = met_shares(part)
-        verdict = "met" if wishes >= WISHES_ASKED else "MISSED"
+        verdicts = ["met" if share >= WISHES_ASKED else "MISSED" for share in (wishes, faces)]
         how = "the loop follows the finder alone" if walk == LETTER else "the loop as it is judged above"
         lines.append(
-            f"- {how}: {wishes:.1%} of {len(part)} wishes ({verdict}); {faces:.1%} of {part['seed'].nunique()} faces "
-            "had all of theirs met"
+            f"- {how}: {wishes:.1%} of {len(part)} wishes ({verdicts[0]}); {faces:.1%} of {part['seed'].nunique()} "
+            f"faces had all of theirs met ({verdicts[1]})"
         )
+    ends = pd.concat([reach["low_end"], reach["high_end"]]).value_counts(normalize=True)
+    ended = ", ".join(f"{why} {share:.0%}" for why, share in ends.items())
+    lines += ["", f"Where a walk ended: {ended}. {words.ENDS}"]
     lines += ["", "How far a face goes, in deviations of the score, median and 10 to 90 %:", ""]
     literal = met[met["walk"] == LETTER]
     for name in EDITED:

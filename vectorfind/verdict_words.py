@@ -5,6 +5,8 @@ from __future__ import annotations
 from vectorfind.effects import FEWEST_EDITS
 from vectorfind.evaluate import ENOUGH
 from vectorfind.graders import SPREAD_FACES
+from vectorfind.model_loop import ENDED
+from vectorfind.reach import WISH
 from vectorfind.setting import Setting
 
 # What a newcomer needs to read the tables.
@@ -39,7 +41,8 @@ WORDS_OF_METHODS = {
 }
 WORDS_OF_NAMES = {
     "_mended": "the published settings mended (ridge: on ranks)",
-    "_conditional": "each direction is projected off those of all other scores",
+    "_conditional": "each direction is projected off those of all other scores; vectors that are mended too, by moves "
+    "along which codes vary (by their covariance) instead of orthogonally",
     "_8": "8 groups of faces by hair and background instead of 16",
     "_ungrouped": "one group of all faces instead of 16",
     "_cuts": "groups divided at published cuts instead of medians",
@@ -90,6 +93,10 @@ COSTS = (
     "favourable grader; `change of a face`: mean size, whatever the sign, of the score where it is largest. `leak to "
     "a person`: as `leak to a score`, of what the oracle reads (yaw, pitch, roll, gender, age, quality, glasses), in "
     "deviations among the generator's faces: where hardly a face wears glasses, their deviation is little."
+)
+ENDS = (
+    f"Each was asked for {WISH:g} deviations up and down. `{ENDED}`: `model_loop` goes no further than the first and "
+    "last percentile of the score in the pool; `closed_loop` knows no such end, so that its reach is of another kind."
 )
 SELECTED = (
     "Chosen by the finder at .92 / .88 / .88, confirmed by each grader at the same bars on other noise: of the "
