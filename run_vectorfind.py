@@ -68,9 +68,9 @@ class VectorFindOptions(StageOptions):
     ] = STEPS
     """What to do, in this order; by default pool to report, for the methods of the profile's `beside` as well. judge:
     the test by all graders. effects: what else an edit changes. reach: how far the closed loop takes each face. select:
-    faces chosen by one grader, confirmed by another. tsne: maps of the codes. compare: all of --methods at all of
-    --positions, and the verdict on all that was judged in this run with the same options (but for vectors that were
-    read). sweep: settings against correlation."""
+    faces chosen by the finder, confirmed by every grader on other noise. tsne: maps of the codes. compare: all of
+    --methods at all of --positions, and the verdict on all that was judged in this run with the same options (but for
+    vectors that were read). sweep: settings against correlation."""
     samples: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Faces in the pool; by default what the profile says."""
     method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
@@ -83,7 +83,8 @@ class VectorFindOptions(StageOptions):
     groups: GroupsName = "16"
     """Number of groups of faces with directions of their own."""
     conditional: bool = False
-    """Make each direction leave the other two properties, hair and background alone."""
+    """Make each direction leave the other two properties, hair and background alone; with --mended, vectors do so by
+    moves along which codes vary."""
     mended: bool = False
     """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks."""
     cuts: Cuts = "medians"

@@ -211,10 +211,11 @@ def _how(files: Files, found: Findings) -> str:
         return f"Vectors read from files; {turned}. {where} {hashes}"
     if setting.method == "closed_loop":
         return (
-            "No direction is fitted: each edit follows the gradient of generator and scorer at the present point, in "
-            f"steps of at most {options['step']:g} score deviations, until the score is within "
-            f"{options['tolerance']:g} of the intended value. Each step is the shortest in deviations of the pool's "
-            "codes that also holds hair, background, hairstyle"
+            "No direction is fitted: each edit follows the gradient of generator and scorer, in steps of at most "
+            f"{options['step']:g} score deviations, until the score is within {options['tolerance']:g} of the intended "
+            "value. Gradients of the edited scores are corrected by what each step did, and taken anew where it did "
+            "not do what they told; the others stay those of the unedited face. Each step is the shortest in "
+            "deviations of the pool's codes that also holds hair, background, hairstyle"
             + (" and the features of a gender and an age CNN" if about["identity"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"
         )
@@ -258,6 +259,8 @@ def _how(files: Files, found: Findings) -> str:
         "mixed": f"Eyes: {network}. Mouth and pose: {svm}",
     }[setting.method]
     conditional = "; each direction leaves the other properties, hair and background alone" * setting.conditional
+    if setting.conditional and setting.mended and setting.is_vector:
+        conditional += ", by a move along which codes vary (by their covariance)"
     calibration = f" ({about['calibration']})" if "calibration" in about else ""
     return (
         f"{how}{conditional}. {where} Directions are unit vectors, + raises the property. Sign and step length are "
