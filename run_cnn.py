@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnn.labels import Origin, match_labels, read_labels, record_beside
+from cnn.labels import Origin, match_labels, read_labels
 from cnn.models import (
     ModelPlan,
     bundled_path,
@@ -32,6 +32,7 @@ from pipeline.artefacts import (
     digest,
     is_fresh,
     provenance_of,
+    record_beside,
     remove_leftovers,
     stamp_path,
     write_json,

@@ -12,7 +12,7 @@ from pipeline.artefacts import (
     code_version,
     is_fresh,
     provenance_of,
-    read_json,
+    record_beside,
     save_image,
     stamp_path,
     write_json,
@@ -162,7 +162,7 @@ def run(options: Options) -> None:
 
 def _own(work: Plan) -> set[str]:
     """Names of the pictures in the folder that this command wrote, as the record beside it tells."""
-    record = read_json(stamp_path(work.folder)) if stamp_path(work.folder).is_file() else {}
+    record = record_beside(work.folder)
     rows = record.get("rows") or 0 if record.get("command") == COMMAND else 0
     return {f"{number:06d}.jpg" for number in range(rows)}
 

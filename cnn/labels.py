@@ -5,14 +5,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cnn.pictures import FOLDER
 from cnn.settings import FILTER_NAMES, FOLDS
-from pipeline.artefacts import read_json, stamp_path
+from pipeline.artefacts import record_beside
 from pipeline.errors import PipelineError
 from pipeline.profile import shown
 from pipeline.run import Run
@@ -23,19 +22,6 @@ CURE = (
     f"mend this label table: columns img_no, {', '.join(FILTER_NAMES)}; one row per face, every label 0 or 1 "
     "(1 is a woman, good quality, old, with glasses)"
 )
-
-
-def record_beside(path: Path) -> dict[str, Any]:
-    """The JSON record beside a file or folder, empty where there is none; PipelineError for one that is no record."""
-    if not stamp_path(path).exists():
-        return {}
-    record = read_json(stamp_path(path))
-    if not isinstance(record, dict) or not isinstance(record.get("origin") or {}, dict):
-        raise PipelineError(
-            f"{stamp_path(path)} is no record of {path.name}: expected an object, with an object under origin if any; "
-            "restore it, or move it away"
-        )
-    return record
 
 
 @dataclass(frozen=True)

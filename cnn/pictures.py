@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artefacts import check_whole, read_arrays, read_image, read_json, stamp_path
+from pipeline.artefacts import check_whole, read_arrays, read_image, record_beside
 from pipeline.errors import PipelineError
 from pipeline.images import AGAIN, NUMBERED
 from pipeline.run import Run
@@ -62,7 +62,7 @@ def list_pictures(run: Run) -> pd.DataFrame:
                 f"{again}, or give pictures of your own a run of their own"
             )
         seeds = np.array([seed_of[number] for number in numbers.tolist()])
-    elif stamp_path(folder).is_file() and (told := (read_json(stamp_path(folder)).get("origin") or {}).get("seeds")):
+    elif told := (record_beside(folder).get("origin") or {}).get("seeds"):
         known = np.array(parse_seeds(told))
         if numbers.max() >= len(known):
             raise PipelineError(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnn.labels import deal_folds, record_beside
+from cnn.labels import deal_folds
 from cnn.metrics import binary_figures
 from cnn.pictures import FILTERED, FOLDER
 from cnn.settings import FILTER_NAMES, FILTERS, FOLDS, FilterSettings
-from pipeline.artefacts import atomic, remove_leftovers
+from pipeline.artefacts import atomic, record_beside, remove_leftovers
 from pipeline.errors import PipelineError
 from pipeline.images import NUMBERED
 from pipeline.run import Run

@@ -57,12 +57,25 @@ def write_stamp(
     write_json(stamp_path(path), {**stamp, **(extra or {})})
 
 
+def record_beside(path: Path | str) -> dict[str, Any]:
+    """The JSON record beside a file or folder, empty where there is none; PipelineError for one that is no record."""
+    if not stamp_path(path).exists():
+        return {}
+    record = read_json(stamp_path(path))
+    if not isinstance(record, dict) or not isinstance(record.get("origin") or {}, dict):
+        raise PipelineError(
+            f"{stamp_path(path)} is no record of {Path(path).name}: expected an object, with an object under origin if "
+            "any; restore it, or move it away"
+        )
+    return record
+
+
 def provenance_of(path: Path | str) -> dict[str, Any]:
     """Return what the JSON beside a weight file tells of how it was made; empty where it tells nothing of this file.
 
     A record that holds the sha256 of another content, as after a file was replaced by hand, tells nothing.
     """
-    record = read_json(stamp_path(path)) if stamp_path(path).is_file() else {}
+    record = record_beside(path)
     if record.get("sha256") and (not Path(path).is_file() or record["sha256"] != file_digest(Path(path))):
         return {}
     return record.get("provenance") or {}

@@ -47,20 +47,14 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | str) -> dict[str, Any]:
-    """Read a JSON file, an object; PipelineError names the file when it is missing, damaged or holds something else."""
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; PipelineError names the file when it is missing or damaged."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing; run the stage that writes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
-    if not isinstance(content, dict):
-        raise PipelineError(
-            f"{path} holds a JSON {type(content).__name__}, not an object ({{...}}); delete it and run its stage "
-            "again, or give a file of your own another name"
-        )
-    return content
 
 
 def plain(value: Any) -> Any:

@@ -138,7 +138,7 @@ def test_leaks_on_the_scale_of_all_faces():
         assert table.loc[rows, ["a", "verdict"]].to_numpy().tolist() == [["1.000", "met"], ["0.500", "MISSED"]]
 
 
-def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
+def test_a_face_counts_as_reversed_by_any_grader_and_property():
     about = {"property": ["eyes"], "column": ["finder mouth"], "intended": [False], "edits_up": [9], "edits_down": [9]}
     leaks = pd.DataFrame({**about, "signed": [0.1], "up": [0.1], "down": [0.1]})
     judged = pd.DataFrame(
@@ -149,13 +149,13 @@ def test_the_finder_may_read_a_face_as_reversed_that_others_do_not():
             for name in EDITED
         ]
     )
-    # Two faces of four, each by another property and by the finder alone.
+    # Three faces of four, each by another property: two by the finder, one by the second grader alone.
     faces = pd.DataFrame({"seed": [1, 2, 3, 4] * 2, "grader": ["finder"] * 4 + ["second"] * 4})
-    faces = faces.assign(eyes_corr=[0.9, -0.1, 0.9, 0.9] * 2, mouth_corr=0.9, pose_corr=[-0.2] + [0.9] * 7)
-    faces.loc[5, "eyes_corr"] = 0.9
+    faces = faces.assign(**{f"{name}_corr": 0.9 for name in EDITED})
+    faces.loc[0, "pose_corr"] = faces.loc[1, "eyes_corr"] = faces.loc[6, "mouth_corr"] = -0.1
     table = targets(judged, {"a": faces}, {"a": leaks}, "a", "a").set_index("what")
     rows = table.loc[[row for row in table.index if row.startswith("reversed")]]
-    assert rows[["a", "verdict"]].to_numpy().tolist() == [["0.500", "MISSED"], ["0.000", "met"]]
+    assert rows[["a", "verdict"]].to_numpy().tolist() == [["0.750", "MISSED"], ["0.250", "MISSED"]]
 
 
 def test_what_a_method_gains_is_told_with_its_direction():

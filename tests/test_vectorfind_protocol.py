@@ -22,7 +22,7 @@ from vectorfind.leaks import over_shared_edits
 from vectorfind.mended import _best_share, fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
 from vectorfind.names import EDITED, PROPERTIES, vector_file
-from vectorfind.network_editor import NetworkEditor, gradient_ways, orthogonal_to_others
+from vectorfind.network_editor import NetworkEditor, free_of_others, gradient_ways
 from vectorfind.pool import plan_for, sample_pool
 from vectorfind.protocol import bootstrap, compare, face_table, judge, run_graded
 from vectorfind.published import import_vectors, read_latents, write_latents
@@ -311,14 +311,17 @@ def test_a_dead_dimension_is_never_moved():
         np.testing.assert_allclose(np.linalg.norm(way, axis=1), 1, rtol=1e-5)
 
 
-def test_orthogonal_moves_leave_the_other_levels_alone():
-    three, normals = np.random.default_rng(0).standard_normal((2, 4, 3, 6)).astype(np.float32)
-    kept = np.eye(6, dtype=np.float32)[:2]
-    free = orthogonal_to_others(three, normals, kept)
+def test_a_move_freed_of_others_leaves_their_levels_alone_and_raises_its_own():
+    rng = np.random.default_rng(0)
+    # Normals that nearly agree, of dimensions that spread by 1 to 100 times, one of them dead.
+    normals = (rng.standard_normal((4, 1, 6)) + 0.3 * rng.standard_normal((4, 3, 6))).astype(np.float32)
+    scales = np.stack([np.array([1, 0.01, 0.3, 0, 1, 0.1]), np.ones(6), np.ones(6)]).astype(np.float32)
+    kept = rng.standard_normal((2, 6)).astype(np.float32)
+    free = free_of_others(normals * scales**2, normals, kept, scales)
     crossed = np.einsum("npd,nqd->npq", free, normals)
     np.testing.assert_allclose(crossed[:, ~np.eye(3, dtype=bool)], 0, atol=1e-5)
-    assert np.abs(np.einsum("npp->np", crossed)).min() > 1e-3
     np.testing.assert_allclose(free @ kept.T, 0, atol=1e-5)
+    assert (np.einsum("npp->np", crossed) > 0).all() and (free[:, 0, 3] == 0).all()
     np.testing.assert_allclose(np.linalg.norm(free, axis=2), 1, rtol=1e-5)
 
 

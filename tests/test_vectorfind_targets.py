@@ -3,11 +3,15 @@
 import pandas as pd
 import pytest
 
+from pipeline.run import Run
+from pipeline.tables import write_table
 from vectorfind.leaks import in_deviations, in_units_of_all
 from vectorfind.names import EDITED
 from vectorfind.questions import many_samples
+from vectorfind.setting import Files, Setting
+from vectorfind.tables import FITS
 from vectorfind.targets import targets
-from vectorfind.verdict import Judged, _costs
+from vectorfind.verdict import Judged, _costs, _reach, _unconverged
 
 
 def leaks_of(size: float) -> pd.DataFrame:
@@ -71,6 +75,30 @@ def test_what_a_method_costs_more_than_the_reference_is_told_with_its_sign():
     told = table.set_index("method")[["pixel more than a", "drift more than a"]]
     assert told.loc["a"].tolist() == ["-", "-"]
     assert told.loc["b"].tolist() == ["+1.000 (+1.000 to +1.000)", "-0.200 (-0.200 to -0.200)"]
+
+
+def test_fits_that_stopped_at_their_limit_are_counted(tmp_path):
+    settings = [Setting("svm", "w", "none"), Setting("ridge", "w", "none"), Setting("model_loop", "w", "none")]
+    files = {setting.name: Files(Run(tmp_path), setting) for setting in settings}
+    known = Judged(files, pd.DataFrame(), {}, {}, {}, {}, "svm_w_ungrouped", "svm_w_ungrouped")
+    texts = {"property": EDITED, "group_name": "all", "source": "group"}
+    counts = dict.fromkeys(("faces", "samples", "held_out", "iterations"), 9)
+    fits = pd.DataFrame({column: [0.5] * 3 for column in FITS.columns}).assign(**texts, **counts)
+    fits = fits.assign(converged=[False, True, False], flipped=False, capped=False)
+    for setting, table in zip(settings, (fits, fits.assign(converged=True)), strict=False):
+        write_table(files[setting.name].fits, table, FITS)
+    assert _unconverged(known) == "Fits that stopped at their limit of iterations: svm_w_ungrouped 2 of 3."
+    del files["svm_w_ungrouped"]
+    assert _unconverged(known) == ""
+
+
+def test_what_a_loop_reaches_is_told_with_its_ends_and_verdicts():
+    reach = pd.DataFrame({"seed": [1, 1, 1, 2, 2, 2], "property": EDITED * 2, "low": -1.0, "high": 2.0})
+    reach = reach.assign(low_end=["end of the score"] * 3 + ["too far"] * 3, high_end="end of the score")
+    met = pd.DataFrame({"seed": [1] * 30 + [2] * 10, "walk": "to the letter", "property": "eyes"})
+    text = _reach(reach, met.assign(met=[False] + [True] * 39))
+    assert "the finder alone: 97.5% of 40 wishes (met); 50.0% of 2 faces had all of theirs met (MISSED)" in text
+    assert "a walk ended so: end of the score 75%, too far 25%." in text
 
 
 GROWING, FLAT, SHRINKING, AT_LAST = (1.0, 1.2, 1.5, 2.0), (1.0,) * 4, (2.0, 1.5, 1.2, 1.0), (1.0, 0.9, 0.8, 1.2)

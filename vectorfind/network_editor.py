@@ -69,7 +69,10 @@ class NetworkEditor:
             for name in EDITED
         ]
         units, normals = (np.stack(each, 1) for each in zip(*ways, strict=True))
-        return units if self.kept is None else orthogonal_to_others(units, normals, self.kept)
+        if self.kept is None:
+            return units
+        scales = [self.spread if name in self.nets else np.ones_like(self.spread) for name in EDITED]
+        return free_of_others(units, normals, self.kept, np.stack(scales))
 
     def step_lengths(self, groups, count: int) -> np.ndarray:
         """Latent units per score deviation, float32 [N, 3]."""
@@ -183,17 +186,20 @@ def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def orthogonal_to_others(units: np.ndarray, normals: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """units [N, P, D], each made orthogonal to the normals [N, P, D] of the other P - 1 of its face and to kept [K, D].
+def free_of_others(units: np.ndarray, normals: np.ndarray, kept: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """units [N, P, D], each freed of what moves the scores of the other P - 1 of its face, or those of kept [K, D].
 
-    Unit length again. What is orthogonal to a score's normal leaves that score alone.
+    normals [N, P, D] of the P scores; kept: normals of further ones. scales [P, D]: what the dimensions are divided by
+    where a property's steepest way is found, so that its unit is scale**2 * normal. What is taken away is found there
+    too: the unit still raises its own score, and a dimension of scale 0 is not moved. Unit length again.
     """
     result = np.empty_like(units)
     kept = np.broadcast_to(kept, (len(units), *kept.shape))
     for i in range(units.shape[1]):
-        others = np.concatenate([np.delete(normals, i, axis=1), kept], axis=1)
-        others, _ = np.linalg.qr(others.transpose(0, 2, 1).astype(np.float64))
-        own = units[:, i].astype(np.float64)
-        own = own - np.einsum("ndk,nk->nd", others, np.einsum("ndk,nd->nk", others, own))
-        result[:, i] = _unit_rows(own)
+        scale = scales[i].astype(np.float64)
+        others = np.concatenate([np.delete(normals, i, axis=1), kept], axis=1) * scale
+        basis, _ = np.linalg.qr(others.transpose(0, 2, 1))
+        own = units[:, i] / np.where(scale > 0, scale, np.inf)
+        own = own - np.einsum("ndk,nk->nd", basis, np.einsum("ndk,nd->nk", basis, own))
+        result[:, i] = _unit_rows(own * scale)
     return result

@@ -214,8 +214,8 @@ def _how(files: Files, found: Findings) -> str:
             "No direction is fitted: each edit follows the gradient of generator and scorer, in steps of at most "
             f"{options['step']:g} score deviations, until the score is within {options['tolerance']:g} of the intended "
             "value. Gradients of the edited scores are corrected by what each step did, and taken anew where it did "
-            "not do what they told; the others stay those of the unedited face. Each step is the shortest in "
-            "deviations of the pool's codes that also holds hair, background, hairstyle"
+            "not do what they told; those of hair, background and hairstyle stay as they are at the unedited face. "
+            "Each step is the shortest in deviations of the pool's codes that also holds hair, background, hairstyle"
             + (" and the features of a gender and an age CNN" if about["identity"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"
         )

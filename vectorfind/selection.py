@@ -1,4 +1,4 @@
-"""Faces worth keeping: chosen by one grader on one half of the noise, confirmed by the others on the other half.
+"""Faces worth keeping: chosen by the finder on one half of the noise, confirmed by every grader on the other half.
 
 Who is chosen and judged by the same noisy measurement looks better than he is; of the published selections between a
 third and a half passed again. Here noise is that of the generator, where it has any (training may have left next to

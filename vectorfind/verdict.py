@@ -27,7 +27,7 @@ from vectorfind.leaks import (
 from vectorfind.names import EDITED
 from vectorfind.protocol import bootstrap, compare
 from vectorfind.questions import many_samples, obedience
-from vectorfind.reach import LETTER, MET_WITHIN, SHARES, met_shares
+from vectorfind.reach import LETTER, MET_WITHIN, SHARES, WISH, met_shares
 from vectorfind.selection import rates_of
 from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures, table_of
@@ -136,7 +136,8 @@ def write_verdict(stage, done: list[Files]) -> list[Path]:
     )
     report.heading("Methods and graders")
     report.table(_overview(known), "Mean signed correlation, and share of passes").text(words.METHODS)
-    report.text(_unconverged(known))
+    if told := _unconverged(known):
+        report.text(told)
     report.figure(pictures["passes"], "Share of faces that pass .92 / .88 / .88, by method and grader")
     report.heading("What else an edit changes")
     report.table(_costs(known), "At one achieved deviation of a property alone").text(words.COSTS)
@@ -361,7 +362,7 @@ def _reach(reach: pd.DataFrame, met: pd.DataFrame) -> str:
         )
     ends = pd.concat([reach["low_end"], reach["high_end"]]).value_counts(normalize=True)
     ended = ", ".join(f"{why} {share:.0%}" for why, share in ends.items())
-    lines += ["", f"Where a walk ended: {ended}. {words.ENDS}"]
+    lines += ["", f"Asked for {WISH:g} deviations, following the finder alone, a walk ended so: {ended}. {words.ENDS}"]
     lines += ["", "How far a face goes, in deviations of the score, median and 10 to 90 %:", ""]
     literal = met[met["walk"] == LETTER]
     for name in EDITED:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from vectorfind.closed_loop import OUT_OF_STEPS, STUCK, TOO_FAR
 from vectorfind.effects import FEWEST_EDITS
 from vectorfind.evaluate import ENOUGH
 from vectorfind.graders import SPREAD_FACES
 from vectorfind.model_loop import ENDED
-from vectorfind.reach import WISH
 from vectorfind.setting import Setting
 
 # What a newcomer needs to read the tables.
@@ -95,8 +95,9 @@ COSTS = (
     "deviations among the generator's faces: where hardly a face wears glasses, their deviation is little."
 )
 ENDS = (
-    f"Each was asked for {WISH:g} deviations up and down. `{ENDED}`: `model_loop` goes no further than the first and "
-    "last percentile of the score in the pool; `closed_loop` knows no such end, so that its reach is of another kind."
+    f"`{ENDED}`: `model_loop` takes the first and last percentile of a score in the pool for its ends (of a closed "
+    f"mouth: the middle of all closed ones), `closed_loop` knows none; `{TOO_FAR}`: the longest edit that is allowed; "
+    f"`{OUT_OF_STEPS}`: all steps or plans used before the wish was met; `{STUCK}`: no step helped."
 )
 SELECTED = (
     "Chosen by the finder at .92 / .88 / .88, confirmed by each grader at the same bars on other noise: of the "
