@@ -83,10 +83,10 @@ class VectorFindOptions(StageOptions):
     groups: GroupsName = "16"
     """Number of groups of faces with directions of their own."""
     conditional: bool = False
-    """Make each direction leave the other two properties, hair and background alone; with --mended, vectors do so by
-    moves along which codes vary."""
+    """Make each direction leave the other two properties, hair and background alone."""
     mended: bool = False
-    """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks."""
+    """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks. Vectors
+    then go where codes vary, instead of normal to what was fitted."""
     cuts: Cuts = "medians"
     """Where the groups begin: at the medians of the pool, or at the published ones of a version."""
     k_percent: float | None = None

@@ -187,19 +187,30 @@ def test_only_pixels_outside_the_region_count():
     assert inside == 0 and outside == pytest.approx(200 * 1000 / (10000 - 28 * 40), rel=0.02)
 
 
+def cosine(found, wanted: np.ndarray) -> float:
+    """Mean cosine of directions [3, G, D] with columns of wanted [D, 8]."""
+    wanted = wanted / np.linalg.norm(wanted, axis=0)
+    return float(np.mean([found[i] @ wanted[:, column] for i, column in enumerate(COLUMNS)]))
+
+
 def test_the_mended_svm_finds_the_gradient_better_than_the_published_one(world):
     bench, pool = world
-    truth = gradients(bench)
-    grouping = Grouping.at_medians("8", pool.scores)
-    cosines = {}
+    grouping, known = Grouping.at_medians("8", pool.scores), {}
     for mended in (False, True):
         setting = Setting("svm", "w", "8", mended=mended)
-        found, fits = find_directions(bench, pool, grouping, setting, MethodOptions())
-        cosines[mended] = np.mean(
-            [found.units[i] @ truth[:, c] / np.linalg.norm(truth[:, c]) for i, c in enumerate(COLUMNS)]
-        )
+        known[mended], fits = find_directions(bench, pool, grouping, setting, MethodOptions(), as_normals=True)
         assert not mended or fits["converged"].all()
+    cosines = {mended: cosine(found.units, gradients(bench)) for mended, found in known.items()}
     assert cosines[True] > cosines[False] and cosines[True] > 0.97
+
+
+@pytest.mark.parametrize("method", ["svm", "ridge"])
+def test_mended_directions_go_where_codes_vary(world, method):
+    bench, pool = world
+    truth = gradients(bench)
+    pattern = np.cov(pool.codes("w")[:], rowvar=False) @ truth
+    found, _ = find_directions(bench, pool, NONE, Setting(method, "w", "none", mended=True), MethodOptions())
+    assert cosine(found.units, pattern) > 0.97 > cosine(found.units, truth)
 
 
 def test_a_group_is_shrunk_toward_the_pool_when_its_own_samples_teach_less(world):

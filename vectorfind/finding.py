@@ -17,7 +17,7 @@ from vectorfind.directions import DirectionSet
 from vectorfind.grid import ends_of
 from vectorfind.groups import UNGROUPED, Grouping
 from vectorfind.mended import fit_svm_mended
-from vectorfind.methods import METHODS, Fits, MethodOptions, fit_ridge, project_off
+from vectorfind.methods import METHODS, Fits, MethodOptions, along_codes, fit_ridge, project_off
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.pool import Pool
 from vectorfind.score_model import ScoreModel
@@ -39,16 +39,21 @@ def find_directions(
     setting: Setting,
     options: MethodOptions,
     progress: Callable[[int], None] | None = None,
+    as_normals: bool = False,
 ) -> tuple[DirectionSet, pd.DataFrame]:
     """Fit one direction per edited property and group, then measure its sign and step.
 
-    progress: called with the number of directions fitted, then of faces probed. Returns the set and a table with a row
-    per direction: faces of the group, source, samples, accuracy, convergence, what the calibration found.
+    Mended directions are moves along which codes vary; with as_normals they stay normal to the levels of the score, for
+    who frees them of others later. progress: called with the number of directions fitted, then of faces probed. Returns
+    the set and a table with a row per direction: faces of the group, source, samples, accuracy, convergence, what the
+    calibration found.
     """
     sds = edited_deviations(pool)
     codes, scores = pool.codes(setting.position), pool.scores
     groups, names = grouping.assign(scores), grouping.names
     fits = find_fits(codes, scores, groups, names, setting, options, progress)
+    if setting.mended and not setting.conditional and not as_normals:
+        fits = along_codes(fits, _covariance(codes, setting.position))
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
     found = calibrate(bench, codes, groups, names, units, EDITED, setting.position, sds, progress)
     directions = DirectionSet(
@@ -137,12 +142,11 @@ def find_fits(
 
     A conditional setting leaves the other two properties, hair and background alone (all linear, as the pool says). A
     mended one does so by moves along which codes vary (`project_off` with their covariance), not by orthogonal ones.
+    Other fits are normals to the levels of their score, mended or not.
     """
     fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
     if not setting.conditional:
         return fit(codes, scores, groups, names, EDITED, options, progress)
-    from vectorfind.closed_loop import code_factor
-
     if setting.method == "ridge":
         # One pass over the pool serves what is edited and what is kept.
         every = fit_ridge(codes, scores, groups, names, PROPERTIES, options)
@@ -152,9 +156,15 @@ def find_fits(
         every = fit(codes, scores, groups, names, EDITED, options, progress)
         every |= fit_ridge(codes, scores, groups, names, KEPT, options)
     fits, kept = ({key: found for key, found in every.items() if key[0] in some} for some in (EDITED, KEPT))
-    factor = code_factor(codes, setting.position) if setting.mended else None
-    covariance = None if factor is None else (factor @ factor.T).astype(np.float64)
-    return project_off(fits, kept, covariance)
+    return project_off(fits, kept, _covariance(codes, setting.position) if setting.mended else None)
+
+
+def _covariance(codes: np.ndarray, position: str) -> np.ndarray:
+    """Covariance float64 [D, D] of codes, shrunk."""
+    from vectorfind.closed_loop import code_factor
+
+    factor = code_factor(codes, position)
+    return (factor @ factor.T).astype(np.float64)
 
 
 def _kept_normals(codes: np.ndarray, scores: np.ndarray, options: MethodOptions) -> np.ndarray:
@@ -199,7 +209,7 @@ def find_networks(
     vectors, more = None, None
     if setting.method == "mixed":
         plain = replace(setting, method="svm", conditional=False)
-        vectors, more = find_directions(bench, pool, grouping, plain, options, progress)
+        vectors, more = find_directions(bench, pool, grouping, plain, options, progress, setting.conditional)
         more = more[more["property"] != EDITED[0]].copy()
     about = provenance_of(bench, pool, setting, {**asdict(options), "training": asdict(training)})
     editor = NetworkEditor(

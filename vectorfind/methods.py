@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class MethodOptions:
 class Fit:
     """One found direction: normal float32 [D] of unit length, + toward higher scores as the samples say.
 
+    After `project_off` or `along_codes` it is a move rather than a normal.
     source: "group" or "pooled" (too few samples). accuracy: of the SVM on its held-out extremes, of ridge the R² on
     what it saw. held_out: how many samples the accuracy is of (0: none).
     converged: False when the solver stopped at its iteration limit.
@@ -288,6 +289,15 @@ def project_off(fits: Fits, kept: Fits | None = None, covariance: np.ndarray | N
             away = away - moves @ np.linalg.lstsq(normals.T @ moves, normals.T @ away, rcond=1e-10)[0]
         conditioned[name, group] = Fit(**{**vars(fit), "normal": unit(away)})
     return conditioned
+
+
+def along_codes(fits: Fits, covariance: np.ndarray) -> Fits:
+    """The same fits as moves along which codes of this covariance [D, D] vary: the pattern that goes with a normal.
+
+    A normal says where a score changes fastest if every move is as good as another; it leaves the codes that occur.
+    covariance @ normal is how codes differ whose scores do (Haufe et al. 2014, NeuroImage 87: patterns, not filters).
+    """
+    return {key: replace(fit, normal=unit(covariance @ fit.normal.astype(np.float64))) for key, fit in fits.items()}
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

@@ -259,8 +259,8 @@ def _how(files: Files, found: Findings) -> str:
         "mixed": f"Eyes: {network}. Mouth and pose: {svm}",
     }[setting.method]
     conditional = "; each direction leaves the other properties, hair and background alone" * setting.conditional
-    if setting.conditional and setting.mended and setting.is_vector:
-        conditional += ", by a move along which codes vary (by their covariance)"
+    if setting.mended and (setting.is_vector or (setting.method == "mixed" and not setting.conditional)):
+        conditional += "; vectors are moves along which codes vary (their covariance times what was fitted)"
     calibration = f" ({about['calibration']})" if "calibration" in about else ""
     return (
         f"{how}{conditional}. {where} Directions are unit vectors, + raises the property. Sign and step length are "

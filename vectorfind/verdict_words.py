@@ -40,9 +40,9 @@ WORDS_OF_METHODS = {
     "keeps features of theirs as they are.",
 }
 WORDS_OF_NAMES = {
-    "_mended": "the published settings mended (ridge: on ranks)",
-    "_conditional": "each direction is projected off those of all other scores; vectors that are mended too, by moves "
-    "along which codes vary (by their covariance) instead of orthogonally",
+    "_mended": "the published settings mended (ridge: on ranks); vectors go where codes vary (the codes' covariance "
+    "times the normal that was fitted)",
+    "_conditional": "each direction is projected off those of all other scores",
     "_8": "8 groups of faces by hair and background instead of 16",
     "_ungrouped": "one group of all faces instead of 16",
     "_cuts": "groups divided at published cuts instead of medians",
