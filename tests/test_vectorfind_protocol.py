@@ -213,6 +213,21 @@ def test_mended_directions_go_where_codes_vary(world, method):
     assert cosine(found.units, pattern) > 0.97 > cosine(found.units, truth)
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_vectors_beside_a_network_are_normals_where_they_are_freed_of_others(world, monkeypatch, conditional):
+    import vectorfind.network_training as training
+
+    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, most_epochs=1, patience=1, batch=64))
+    bench, pool = world
+    truth = gradients(bench)
+    pattern = np.cov(pool.codes("w")[:], rowvar=False) @ truth
+    editor, _ = find_networks(
+        bench, pool, NONE, Setting("mixed", "w", "none", conditional, mended=True), MethodOptions()
+    )
+    near, far = (truth, pattern) if conditional else (pattern, truth)
+    assert cosine(editor.vectors.units, near) > 0.97 > cosine(editor.vectors.units, far)
+
+
 def test_a_group_is_shrunk_toward_the_pool_when_its_own_samples_teach_less(world):
     _, pool = world
     few = pool.head(320)
