@@ -33,6 +33,7 @@ def test_the_verdict_of_the_demo_tells_what_oracle_renders_and_factors_say(tmp_p
         assert way in text
     assert (
         "## What an edit truly moves" in text
+        and "Factors behind the codes, 2 faces" in text
         and "Too few faces could be ranked" in text
         and "follow what the factors behind the codes make" in text
     )

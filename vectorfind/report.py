@@ -258,12 +258,12 @@ def _how(files: Files, found: Findings) -> str:
         "gradient": network,
         "mixed": f"Eyes: {network}. Mouth and pose: {svm}",
     }[setting.method]
-    conditional = "; each direction leaves the other properties, hair and background alone" * setting.conditional
+    moves = "; each direction leaves the other properties, hair and background alone" * setting.conditional
     if setting.mended and (setting.is_vector or (setting.method == "mixed" and not setting.conditional)):
-        conditional += "; vectors are moves along which codes vary (their covariance times what was fitted)"
+        moves += "; vectors are moves along which codes vary (their covariance times what was fitted)"
     calibration = f" ({about['calibration']})" if "calibration" in about else ""
     return (
-        f"{how}{conditional}. {where} Directions are unit vectors, + raises the property. Sign and step length are "
+        f"{how}{moves}. {where} Directions are unit vectors, + raises the property. Sign and step length are "
         f"measured, not read off the samples{calibration}. {hashes} "
         f"The files lie in `{files.run.relative(files.vectors)}/`."
     )

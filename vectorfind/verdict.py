@@ -33,7 +33,7 @@ from vectorfind.setting import Files, Setting
 from vectorfind.sweep import read_sweep, sweep_figures, table_of
 from vectorfind.tables import FITS
 from vectorfind.targets import LEAK_ASKED, WISHES_ASKED, against_reference, person_leak_otherwise, strictest, targets
-from vectorfind.truth import FACES, latent_map_behind, moves_of, summary
+from vectorfind.truth import latent_map_behind, moves_of, summary
 
 DUEL_FACES = 2
 PICTURES = {"strips": "strips.jpg", "passes": "passes.png", "leakage": "leakage.png"}
@@ -301,8 +301,9 @@ def _tell_factors(report: Report, moves: dict[str, pd.DataFrame]) -> None:
     if not known:
         return
     columns = ["method", "property", "factor", "moves", "low", "high", "beside", "most", "edits"]
+    faces = max(table["seed"].nunique() for table in moves.values() if len(table))
     report.heading("What an edit truly moves")
-    report.table(pd.concat(known)[columns], f"Factors behind the codes, {FACES} faces, per achieved deviation").text(
+    report.table(pd.concat(known)[columns], f"Factors behind the codes, {faces} faces, per achieved deviation").text(
         "In this world a code tells what it stands for: the latent map reads 48 factors from w, and the generator "
         "learnt to draw these. A factor has deviation 1 among all people. `moves`: mean move of the factor that is "
         "meant. `beside`: length of a face's move along the 47 others, median; those of `most` move most in the "
