@@ -10,7 +10,7 @@ import torch
 from vectorfind_world import CurvedScorer, make_bench
 
 from pipeline.errors import PipelineError
-from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor
+from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor, slopes_at
 from vectorfind.finding import make_loop
 from vectorfind.grid import ends_of
 from vectorfind.groups import Grouping
@@ -28,9 +28,9 @@ def loop_in(bench, position="w", **options):
     codes = bench.encode(bench.latents(range(400)), position)
     sds = bench.measure(codes, position).std(0)
     known = {"generator_hash": bench.generator_hash, "scorer_hash": bench.scorer_hash, "identity": False}
-    return ClosedLoop(
-        bench, position, code_factor(codes, position), sds, options=LoopOptions(**options), provenance=known
-    )
+    factor = code_factor(codes, position)
+    slopes = slopes_at(bench, codes[:100], position, factor, sds).mean(0)
+    return ClosedLoop(bench, position, factor, sds, options=LoopOptions(**options), provenance=known, slopes=slopes)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -102,32 +102,22 @@ class Bench:
                 progress(len(images))
         return found
 
-    def jacobian(
-        self,
-        codes: np.ndarray,
-        position: str,
-        readings: Callable[[torch.Tensor, slice], torch.Tensor],
-        columns: list[int] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Values float32 [N, R] of readings of the decoded images, and gradients float32 [N, C, D] of some.
+    def slopes(self, codes: np.ndarray, position: str, columns: list[int]) -> np.ndarray:
+        """Gradients float32 [N, C, D] through generator and scorer of the scores `columns` [C] of codes [N, D].
 
-        readings(images [n, 3, r, r], rows): values [n, R], differentiable, of the codes `rows`. columns: the C
-        readings whose gradients are wanted, all by default; each costs a pass back through the generator.
+        Each score costs a pass back through both.
         """
-        values, gradients = [], []
+        found = []
         for start in range(0, len(codes), self.batch):
-            rows = slice(start, min(start + self.batch, len(codes)))
             with torch.enable_grad():
-                x = self._tensor(codes[rows]).requires_grad_(True)
-                value = readings(self.generator.decode(x, position), rows)
-                parts = []
-                wanted = list(range(value.shape[1])) if columns is None else columns
-                for column in wanted:
-                    more = column != wanted[-1]
-                    parts.append(torch.autograd.grad(value[:, column].sum(), x, retain_graph=more)[0])
-            values.append(value.detach().float().cpu().numpy())
-            gradients.append(torch.stack(parts, 1).float().cpu().numpy())
-        return np.concatenate(values), np.concatenate(gradients)
+                x = self._tensor(codes[start : start + self.batch]).requires_grad_(True)
+                scores = self.differentiable_scores(self.generator.decode(x, position))
+                parts = [
+                    torch.autograd.grad(scores[:, column].sum(), x, retain_graph=column != columns[-1])[0]
+                    for column in columns
+                ]
+            found.append(torch.stack(parts, 1).float().cpu().numpy())
+        return np.concatenate(found)
 
     def differentiable_scores(self, images: torch.Tensor) -> torch.Tensor:
         """Scores [N, 8] of images on the device, through which gradients flow; PipelineError for other scorers."""

@@ -2,14 +2,17 @@
 
 Each step is the shortest one (in deviations of the pool's codes) that moves the edited scores as wished and holds what
 should stay: hair, background, hairstyle and an identity distance. Shortest steps keep the code where codes lie. After
-each step the scores are measured; gradients of the edited ones are corrected by what it did, and taken anew at the
-present point where it did not do what they told (`LoopOptions.trust`).
+each step the scores are measured, and the slopes of the edited ones corrected by what it did (Broyden 1965).
+
+The gradient at a single point tells little of the next half deviation: it is steeper than any edit turns out to be, and
+points at what moves this scorer here. An edit is carried by the mean of many (as SmoothGrad averages over noise,
+Smilkov et al. 2017): over faces of the pool first, and where that walk falls short, over the surroundings of the face.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from vectorfind.bench import Bench
 from vectorfind.directions import check_belongs
 from vectorfind.names import EDITED, PROPERTIES
 
+ALL_COLUMNS = list(range(len(PROPERTIES)))
 EDITED_COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 # Tikhonov term of the edited rows: next to nothing for a score that moves with the code (its gradient is near 1 per
 # pool deviation), but a score that has run into its floor cannot call for leaps that spoil the others.
@@ -29,6 +33,8 @@ FIRM = 0.02
 # Most deviations per step by which a kept reading is led back: the intended change comes first.
 LED_BACK = 0.1
 COVARIANCE_ROWS = 10_000
+# Of so many faces the slopes around them are kept.
+MOST_KNOWN = 1000
 REACHED, TOO_FAR, STUCK, OUT_OF_STEPS = "reached", "too far", "stuck", "out of steps"
 OTHER_VERSION = "was written by another version of this project: run `run_vectorfind.py directions` again"
 
@@ -37,20 +43,23 @@ OTHER_VERSION = "was written by another version of this project: run `run_vector
 class LoopOptions:
     """How the loop walks.
 
-    step: most score deviations per step. tolerance: deviations within which a value counts as reached.
-    furthest: longest whole edit, in deviations of the pool's codes. softness: Tikhonov term of the kept readings, as a
-    share of their own gradient's square; 0 would hold them at any price. trust: the gradients of the edited scores are
-    computed anew where the last step's outcome was off by more than this share of the step; else they are corrected by
-    what the step did (Broyden 1965). Those of the kept readings stay those of the unedited face, and only identity is
-    corrected: to compute them anew is three times the work.
+    step: most score deviations per step; after one that brought nothing half of it. tolerance: deviations within which
+    a value counts as reached. furthest: longest whole edit, in deviations of the pool's codes. softness: Tikhonov term
+    of the kept readings, as a share of their own slope's square; 0 would hold them at any price. looks: gradients drawn
+    around a face that the pool's mean slopes did not bring where it should go, 0 for none; around: how far from it they
+    are drawn, in deviations of the pool's codes in every dimension. gain: deviations by which the walk that follows
+    them must end nearer to count instead, the misses of the three edited scores summed: it follows the scorer more, the
+    face less.
     """
 
-    step: float = 0.4
+    step: float = 1.2
     tolerance: float = 0.05
     most_steps: int = 20
     furthest: float = 8.0
     softness: float = 0.05
-    trust: float = 0.4
+    looks: int = 16
+    around: float = 0.7
+    gain: float = 0.1
 
 
 @dataclass
@@ -68,12 +77,44 @@ class Walk:
     steps: np.ndarray
     why: np.ndarray
 
+    def put(self, rows: np.ndarray, other: Walk) -> None:
+        """Take some edits from another walk, all of whose rows are theirs."""
+        for each in fields(self):
+            getattr(self, each.name)[rows] = getattr(other, each.name)
+
+    def rows(self, rows: np.ndarray) -> Walk:
+        """A copy of some edits."""
+        return Walk(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+
+@dataclass
+class _Wishes:
+    """Where N edits begin and should end.
+
+    codes float32 [N, D]. now, target [N, R]: readings there, in deviations; of target the edited ones are wishes.
+    features [N, F]: who the faces are, or None.
+    """
+
+    codes: np.ndarray
+    now: np.ndarray
+    target: np.ndarray
+    features: torch.Tensor | None
+
+    def rows(self, rows: np.ndarray) -> _Wishes:
+        features = None if self.features is None else self.features[rows]
+        return _Wishes(self.codes[rows], self.now[rows], self.target[rows], features)
+
+    def misses(self, readings: np.ndarray) -> np.ndarray:
+        """Misses [N, 3] of the edited scores of readings [N, R or 8], in deviations."""
+        return np.abs(self.target[:, EDITED_COLUMNS] - readings[:, EDITED_COLUMNS])
+
 
 @dataclass
 class ClosedLoop:
     """An Editor that walks; `factor` [D, D] turns pool deviations into codes (Cholesky factor of their covariance).
 
     all_sds [8]: deviations of all scores in the pool. identity: a function of images to features [N, F], or None.
+    slopes float32 [8, D]: of the scores by `factor`, both in deviations, in the mean over the pool (`slopes_at`).
     """
 
     bench: Bench
@@ -86,6 +127,8 @@ class ClosedLoop:
     identity: object = None
     identity_spread: float = 1.0
     provenance: dict = field(default_factory=dict)
+    slopes: np.ndarray | None = None
+    _around: dict[bytes, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def score_sds(self) -> np.ndarray:
@@ -101,73 +144,92 @@ class ClosedLoop:
 
     def walk(self, codes: np.ndarray, amounts: np.ndarray) -> Walk:
         """Move codes [N, D] until each edited score has changed by its amount [N, 3] (score deviations)."""
-        codes, amounts = np.asarray(codes, np.float32), np.asarray(amounts, np.float32)
-        options, count = self.options, len(codes)
-        # Many edits of one face start at the same point: one gradient serves them all.
+        codes, options = np.asarray(codes, np.float32), self.options
+        # Many edits of one face start at the same point.
         starts, origin = np.unique(codes, axis=0, return_inverse=True)
         origin = origin.reshape(-1)
         features = self._features(starts)
-        _, gradient = self._jacobian(starts, features)
-        # Read as the steps are: gradients are drawn in float32, pictures perhaps in bfloat16.
-        base = self._readings(starts, features)
-        gradient[:, len(PROPERTIES) :] = 0  # nothing has drifted yet
-        features = None if features is None else features[origin]
-        now, jacobian = base[origin], gradient[origin]
+        now = self._readings(starts, features)[origin]
         target = now.copy()
-        target[:, EDITED_COLUMNS] += amounts
-        moved = np.zeros_like(codes)
+        target[:, EDITED_COLUMNS] += np.asarray(amounts, np.float32)
+        wishes = _Wishes(codes, now, target, None if features is None else features[origin])
+        walk = self._walk(wishes, np.repeat(self.slopes[None], len(codes), axis=0))
+        short = np.flatnonzero((walk.why == STUCK) | (walk.why == OUT_OF_STEPS))
+        if len(short) and options.looks:
+            faces, face = np.unique(origin[short], return_inverse=True)
+            slopes, again = np.repeat(self.slopes[None], len(faces), axis=0), wishes.rows(short)
+            around = np.stack([self._slopes_around(starts[row]) for row in faces])
+            slopes[:, EDITED_COLUMNS] = (slopes[:, EDITED_COLUMNS] + around) / 2
+            other = self._walk(again, slopes[face])
+            first, second = (again.misses(each.scores / self.all_sds).sum(1) for each in (walk.rows(short), other))
+            nearer = second < first - options.gain
+            walk.put(short[nearer], other.rows(nearer))
+        return walk
+
+    def _walk(self, wishes: _Wishes, slopes: np.ndarray) -> Walk:
+        """Walk along slopes [N, 8, D] that each step corrects."""
+        options, codes, count = self.options, wishes.codes, len(wishes.codes)
+        now, moved = wishes.now.copy(), np.zeros_like(codes)
+        readings = np.arange(now.shape[1])
+        edited = np.isin(readings, EDITED_COLUMNS)
+        # Nothing has drifted yet: identity has no slope but what steps teach. Those of the kept scores stay.
+        learning = edited | (readings >= len(PROPERTIES))
+        jacobian = np.zeros((count, len(readings), codes.shape[1]), np.float32)
+        jacobian[:, : len(PROPERTIES)] = slopes
         reach = np.full(count, options.step, np.float32)
         steps, why = np.zeros(count, int), np.full(count, OUT_OF_STEPS, dtype=object)
         walking = np.ones(count, bool)
-        readings = np.arange(now.shape[1])
-        edited = np.isin(readings, EDITED_COLUMNS)
-        learning = edited | (readings >= len(PROPERTIES))
         for _ in range(options.most_steps):
-            gap = target - now
-            done = walking & (np.abs(gap[:, EDITED_COLUMNS]).max(1) <= options.tolerance)
+            done = walking & (wishes.misses(now).max(1) <= options.tolerance)
             why[done], walking = REACHED, walking & ~done
             rows = np.flatnonzero(walking)
             if not len(rows):
                 break
+            here = wishes.rows(rows)
             most = reach[rows, None] * np.where(edited, 1, LED_BACK / options.step)
-            wish = np.clip(gap[rows], -most, most)
+            wish = np.clip(here.target - now[rows], -most, most)
             damping = np.where(edited, FIRM, options.softness * (jacobian[rows] ** 2).sum(2) + 1e-3)
             change = shortest_steps(jacobian[rows], wish, damping)
             stride = np.linalg.norm(change, axis=1, keepdims=True)
-            # A gradient near zero asks for a leap, where it says nothing any more.
+            # A slope near zero asks for a leap, where it says nothing any more.
             change *= np.minimum(1, options.furthest / 4 / np.maximum(stride, 1e-9))
             goal = moved[rows] + change
             length = np.linalg.norm(goal, axis=1)
             outside = length > options.furthest
             goal[outside] *= (options.furthest / length[outside])[:, None]
             change = goal - moved[rows]
-            there = self._readings(codes[rows] + goal @ self.factor.T, None if features is None else features[rows])
+            there = self._readings(here.codes + goal @ self.factor.T, here.features)
             steps[rows] += 1
-            actual, expected = there - now[rows], np.einsum("nrd,nd->nr", jacobian[rows], change)
-            before = np.abs(gap[rows][:, EDITED_COLUMNS]).sum(1)
-            after = np.abs((target[rows] - there)[:, EDITED_COLUMNS]).sum(1)
-            better = after < before
-            squared = np.maximum((change**2).sum(1), 1e-12)
-            lesson = np.where(learning, actual - expected, 0) / squared[:, None]
+            surprise = there - now[rows] - np.einsum("nrd,nd->nr", jacobian[rows], change)
+            lesson = np.where(learning, surprise, 0) / np.maximum((change**2).sum(1), 1e-12)[:, None]
             jacobian[rows] += lesson[:, :, None] * change[:, None, :]
+            before, after = here.misses(now[rows]).sum(1), here.misses(there).sum(1)
+            better = after < before
             kept = rows[better]
             moved[kept], now[kept] = goal[better], there[better]
-            reach[rows[~better]] *= 0.5
+            reach[rows] = np.where(better, np.minimum(2 * reach[rows], options.step), reach[rows] / 2)
             ended = np.where(outside & (after > 0.98 * before), TOO_FAR, "")
             ended[(reach[rows] < options.step / 8) & ~better] = STUCK
             why[rows[ended != ""]] = ended[ended != ""]
             walking[rows[ended != ""]] = False
-            surprise = np.abs(actual - expected)[:, EDITED_COLUMNS].max(1) > options.trust * np.abs(wish).max(1)
-            anew = rows[(surprise | ~better) & walking[rows]]
-            if len(anew):
-                here = codes[anew] + moved[anew] @ self.factor.T
-                _, gradients = self._jacobian(here, None if features is None else features[anew], EDITED_COLUMNS)
-                jacobian[np.ix_(anew, EDITED_COLUMNS)] = gradients
-        gap = np.abs((target - now)[:, EDITED_COLUMNS]).max(1)
-        why[gap <= options.tolerance] = REACHED
-        scores = now[:, : len(PROPERTIES)] * self.all_sds
-        ends = codes + moved @ self.factor.T
-        return Walk(ends.astype(np.float32), scores, np.linalg.norm(moved, axis=1), steps, why)
+        why[wishes.misses(now).max(1) <= options.tolerance] = REACHED
+        ends = (codes + moved @ self.factor.T).astype(np.float32)
+        return Walk(ends, now[:, : len(PROPERTIES)] * self.all_sds, np.linalg.norm(moved, axis=1), steps, why)
+
+    def _slopes_around(self, code: np.ndarray) -> np.ndarray:
+        """Mean slopes float32 [3, D] of the edited scores over `looks` codes around one [D], kept for its next edit."""
+        known, key = self._around, code.tobytes()
+        if key not in known:
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            half = max(1, self.options.looks // 2)
+            away = np.random.default_rng(0).standard_normal((half, len(code))) @ self.factor.T
+            # What bends the same way on both sides cancels.
+            places = code + self.options.around * np.concatenate([away, -away]).astype(np.float32)
+            sds = self.all_sds[EDITED_COLUMNS]
+            slopes = slopes_at(self.bench, places, self.position, self.factor, sds, EDITED_COLUMNS)
+            known[key] = slopes.mean(0)
+        return known[key]
 
     def reach(self, codes: np.ndarray, wish: float) -> tuple[np.ndarray, np.ndarray]:
         """How far each property of each face can be taken alone, the others held.
@@ -187,43 +249,33 @@ class ClosedLoop:
 
     def save(self, path) -> None:
         """Write what the pool taught as one .npz; networks stay where they are, known by the stamp beside the file."""
-        save_loop(path, self, "closed_loop", identity_spread=np.array(self.identity_spread))
+        save_loop(path, self, "closed_loop", slopes=self.slopes, identity_spread=np.array(self.identity_spread))
 
     @classmethod
     def load(cls, path, bench: Bench, identity=None) -> ClosedLoop:
         """Read one; PipelineError if it is unreadable, of another generator, or needs an identity network."""
-        known, arrays = read_loop(Path(path), bench, "closed_loop", LoopOptions, ("identity_spread",))
+        known, arrays = read_loop(Path(path), bench, "closed_loop", LoopOptions, ("slopes", "identity_spread"))
         held = known["provenance"]["identity"]
         if held and identity is None:
             raise PipelineError(f"{path} holds identity by the filter CNNs, which this profile lacks ([cnn] bundled)")
-        return cls(**known, identity=identity if held else None, identity_spread=float(arrays["identity_spread"]))
+        spread = float(arrays["identity_spread"])
+        return cls(**known, identity=identity if held else None, identity_spread=spread, slopes=arrays["slopes"])
 
     def _features(self, codes: np.ndarray) -> torch.Tensor | None:
         if self.identity is None:
             return None
         return features_of(self.bench, codes, self.position, self.identity)
 
-    def _read(self, images: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
-        sds = torch.from_numpy(self.all_sds).to(images)
-        values = self.bench.differentiable_scores(images) / sds
-        if features is None:
-            return values
-        squared = (self.identity(images) - features).square().sum(1, keepdim=True)
-        # The root of zero has no gradient; at the start nothing has drifted yet.
-        return torch.cat([values, (squared + 1e-12).sqrt() / self.identity_spread], 1)
-
-    def _jacobian(self, codes: np.ndarray, features, columns=None) -> tuple[np.ndarray, np.ndarray]:
-        def read(images, rows):
-            return self._read(images, None if features is None else features[rows])
-
-        values, gradients = self.bench.jacobian(codes, self.position, read, columns)
-        return values, gradients @ self.factor
-
     def _readings(self, codes: np.ndarray, features) -> np.ndarray:
+        """Scores, and how far a face drifted from its features [N, F], in deviations: float32 [N, 8 or 9]."""
         parts = []
         with torch.no_grad():
             for rows, images in self.bench.draw(codes, self.position):
-                parts.append(self._read(images, None if features is None else features[rows]).float().cpu().numpy())
+                read = [self.bench.differentiable_scores(images) / torch.from_numpy(self.all_sds).to(images)]
+                if features is not None:
+                    drift = (self.identity(images) - features[rows]).norm(dim=1, keepdim=True)
+                    read.append(drift / self.identity_spread)
+                parts.append(torch.cat(read, 1).float().cpu().numpy())
         return np.concatenate(parts)
 
 
@@ -254,6 +306,13 @@ def read_loop(path: Path, bench: Bench, kind: str, options: type, needed: tuple[
     except (KeyError, TypeError) as error:
         raise PipelineError(f"{path} {OTHER_VERSION} ({error})") from error
     return known | {"bench": bench, "factor": arrays["factor"], "all_sds": arrays["all_sds"]}, arrays
+
+
+def slopes_at(
+    bench: Bench, codes: np.ndarray, position: str, factor: np.ndarray, sds: np.ndarray, columns=ALL_COLUMNS
+) -> np.ndarray:
+    """Slopes float32 [N, C, D] of C scores at codes [N, D], in deviations sds [C] per deviation along `factor`."""
+    return bench.slopes(codes, position, columns) @ factor / sds[:, None]
 
 
 def shortest_steps(jacobian: np.ndarray, wish: np.ndarray, damping: np.ndarray) -> np.ndarray:

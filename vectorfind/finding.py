@@ -25,6 +25,8 @@ from vectorfind.setting import Setting
 
 # So many faces of the pool are parsed.
 PERSON_ROWS = 10_000
+# Over so many faces of the pool the gradients of the closed loop are averaged.
+SLOPE_FACES = 256
 # What conditional directions leave alone besides the other edited properties.
 KEPT = tuple(name for name in PROPERTIES if name not in EDITED)
 CALIBRATION = (
@@ -282,7 +284,22 @@ def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, id
     options = LoopOptions()
     scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
     about = provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None}
-    return ClosedLoop(*known, options, identity, scale, about)
+    slopes = _mean_slopes(bench, codes, setting.position, known[2], sds)
+    return ClosedLoop(*known, options, identity, scale, about, slopes)
+
+
+def _mean_slopes(bench: Bench, codes, position: str, factor: np.ndarray, sds: np.ndarray) -> np.ndarray:
+    """Slopes float32 [8, D] in the mean over evenly spaced faces of the pool; see `slopes_at`."""
+    from vectorfind.closed_loop import slopes_at
+
+    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SLOPE_FACES)).astype(int))
+    found = np.zeros((len(PROPERTIES), codes.shape[1]))
+    with progress_bar(len(rows), "gradients through generator and scorer (faces)") as bar:
+        for start in range(0, len(rows), bench.batch):
+            part = rows[start : start + bench.batch]
+            found += slopes_at(bench, codes[part], position, factor, sds).sum(0)
+            bar.update(len(part))
+    return (found / len(rows)).astype(np.float32)
 
 
 def read_person(bench: Bench, codes, position: str, looks) -> np.ndarray:
