@@ -76,8 +76,8 @@ class VectorFindOptions(StageOptions):
     method: Literal["svm", "ridge", "gradient", "mixed", "closed_loop", "model_loop"] = "svm"
     """svm: LinearSVC on the extremes, as published. ridge: all samples, groups shrunk toward the common
     direction. gradient: of a small network at each face. mixed: gradient for the eyes, svm for the rest. closed_loop:
-    true gradient through generator and scorer, step by step until the intended value is reached. model_loop: the same
-    loop by the slopes of a network that learned all scores from the pool."""
+    gradients through generator and scorer, step by step until the intended value is reached. model_loop: the same loop
+    by the slopes of a network that learned all scores from the pool."""
     position: Position = "w"
     """Where in the generator the directions live; the split positions need a v9 generator."""
     groups: GroupsName = "16"

@@ -172,6 +172,56 @@ def test_a_walk_that_the_slopes_of_its_place_lead_astray_is_walked_from_where_th
     assert change.min() > 0.5  # by the slopes of their place alone two in three stayed as they were
 
 
+class RippledScorer(CurvedScorer):
+    """Reads the scores of CurvedScorer with ripples: shallow, but steep enough to turn every second gradient about."""
+
+    def __init__(self, spread):
+        super().__init__()
+        self.spread = torch.from_numpy(spread)
+
+    def score_tensor(self, images):
+        true = super().score_tensor(images)
+        return true + 0.06 * self.spread * torch.sin(40 * true / self.spread)
+
+
+def test_ripples_of_the_scorer_do_not_lead_it_astray():
+    bench = make_bench(batch=50)
+    bench.scorer = truth = CurvedScorer()
+    codes = bench.encode(bench.latents(range(2000, 2040)), "w")
+    start, spread = bench.measure(codes, "w"), bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
+    amounts = np.tile(np.array([[0.9, -0.6, 0.6]], np.float32), (40, 1))
+    bench.scorer = RippledScorer(spread)
+    loop = loop_in(bench, looks=0)
+    own = slopes_at(bench, codes, "w", loop.factor, loop.all_sds)
+    turned = np.einsum("ncd,cd->nc", own, loop.slopes)[:, COLUMNS] < 0
+    ends = loop.walk(codes, amounts).codes
+    bench.scorer = truth
+    change = ((bench.measure(ends, "w") - start) / spread)[:, COLUMNS]
+    assert turned.mean() > 0.25 and np.abs(change - amounts).mean() < 0.15
+
+
+def test_a_face_that_the_pools_slopes_do_not_carry_goes_along_those_around_it(monkeypatch):
+    bench = make_bench(batch=50)
+    bench.scorer = CurvedScorer()
+    codes, eyes = bench.encode(bench.latents(range(2000, 2010)), "w"), PROPERTIES.index("eyes")
+    amounts = np.zeros((10, 3), np.float32)
+    amounts[:, EDITED.index("eyes")] = 0.8
+    loops = [loop_in(bench, looks=looks) for looks in (0, 16)]
+    for loop in loops:
+        loop.slopes[eyes] = 0  # in the mean over the pool nothing moves the eyes
+    drawn, slopes = [], bench.slopes
+    monkeypatch.setattr(bench, "slopes", lambda codes, *rest: drawn.append(len(codes)) or slopes(codes, *rest))
+    pool_only, around = (loop.walk(codes, amounts) for loop in loops)
+    start = bench.measure(codes, "w")
+    stayed, moved = ((walk.scores - start)[:, eyes] / loops[0].all_sds[eyes] for walk in (pool_only, around))
+    assert np.abs(stayed).max() < 0.3 and (pool_only.why != REACHED).all() and drawn == [16] * 10
+    assert (around.why == REACHED).mean() >= 0.8 and np.median(np.abs(moved - 0.8)) < 0.05
+    again = loops[1].walk(codes, -amounts)  # what was drawn around a face serves its next edit
+    assert len(drawn) == 10 and np.median(np.abs((again.scores - start)[:, eyes] / loops[0].all_sds[eyes] + 0.8)) < 0.05
+    unmoved = replace(loops[1], options=replace(loops[1].options, gain=9.0)).walk(codes, amounts)
+    assert (unmoved.codes == pool_only.codes).all()  # nearer, but by too little to count
+
+
 class TurningScorer(CurvedScorer):
     """Reads the scores of CurvedScorer, but falling again by as much as they rise above `turn` [8]."""
 

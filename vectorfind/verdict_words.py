@@ -36,8 +36,9 @@ WORDS_OF_METHODS = {
     "is taken to be the mean of what that network and the finder say. Where a parser was at hand it also keeps colours "
     "and places of the face's parts as they are, which it learnt from that parser, by which `geometric` grades; how "
     "far eyes and mouth are open, and the roll, are not among them.",
-    "closed_loop": "- `closed_loop` follows the gradient of generator and finder; where the profile has filter CNNs it "
-    "keeps features of theirs as they are.",
+    "closed_loop": "- `closed_loop` follows gradients through generator and finder, in the mean over the pool, and "
+    "where that walk falls short over the surroundings of the face; each step corrects them. Where the profile has "
+    "filter CNNs it keeps features of theirs as they are.",
 }
 WORDS_OF_NAMES = {
     "_mended": "the published settings mended (ridge: on ranks); vectors go where codes vary (the codes' covariance "
