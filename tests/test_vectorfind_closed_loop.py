@@ -52,7 +52,7 @@ def test_it_reaches_the_wished_change_from_any_position(position):
     assert (walk.why == REACHED).mean() >= 0.8
     reached = walk.why == REACHED
     np.testing.assert_allclose(moved[reached][:, COLUMNS], amounts[reached], atol=0.06)
-    # The gradients of what is kept stay those of the unedited face, and bend away most in z.
+    # The slopes of what is kept stay those of the pool, and bend away most in z.
     assert np.abs(moved[reached][:, KEPT_COLUMNS]).mean() < (0.3 if position == "z" else 0.2)
     np.testing.assert_allclose(walk.scores, bench.measure(walk.codes, position), atol=2e-3)
 
@@ -173,7 +173,7 @@ def test_a_walk_that_the_slopes_of_its_place_lead_astray_is_walked_from_where_th
 
 
 class RippledScorer(CurvedScorer):
-    """Reads the scores of CurvedScorer with ripples: shallow, but steep enough to turn every second gradient about."""
+    """Reads the scores of CurvedScorer with ripples: shallow, but steep enough to turn a third of the gradients."""
 
     def __init__(self, spread):
         super().__init__()
@@ -216,8 +216,12 @@ def test_a_face_that_the_pools_slopes_do_not_carry_goes_along_those_around_it(mo
     stayed, moved = ((walk.scores - start)[:, eyes] / loops[0].all_sds[eyes] for walk in (pool_only, around))
     assert np.abs(stayed).max() < 0.3 and (pool_only.why != REACHED).all() and drawn == [16] * 10
     assert (around.why == REACHED).mean() >= 0.8 and np.median(np.abs(moved - 0.8)) < 0.05
+    for k in range(10):  # each face along its own surroundings
+        alone = replace(loops[1], bench=bench).walk(codes[k : k + 1], amounts[k : k + 1])
+        np.testing.assert_allclose(alone.codes[0], around.codes[k], atol=2e-3)
+    drawn.clear()
     again = loops[1].walk(codes, -amounts)  # what was drawn around a face serves its next edit
-    assert len(drawn) == 10 and np.median(np.abs((again.scores - start)[:, eyes] / loops[0].all_sds[eyes] + 0.8)) < 0.05
+    assert not drawn and np.median(np.abs((again.scores - start)[:, eyes] / loops[0].all_sds[eyes] + 0.8)) < 0.05
     unmoved = replace(loops[1], options=replace(loops[1].options, gain=9.0)).walk(codes, amounts)
     assert (unmoved.codes == pool_only.codes).all()  # nearer, but by too little to count
 
@@ -348,6 +352,9 @@ def test_loops_are_made_with_what_should_stay_of_a_person(curved, pool):
     loop = make_loop(curved, pool, none, Setting("closed_loop", "w", "none"), TwoLooks(as_features=True))
     codes = pool.codes("w")[:64]
     looks = TwoLooks()(curved.images(codes[:50], "w")), TwoLooks()(curved.images(codes[50:], "w"))
+    rows = np.unique(np.linspace(0, len(pool.scores) - 1, 256).astype(int))
+    slopes = slopes_at(curved, pool.codes("w")[rows], "w", loop.factor, loop.all_sds)
+    np.testing.assert_allclose(loop.slopes, slopes.mean(0), atol=1e-4)
     between = np.linalg.norm(np.diff(np.concatenate(looks), axis=0), axis=1).mean()
     assert loop.identity_spread == pytest.approx(between, rel=1e-4) and loop.provenance["identity"] is True
 

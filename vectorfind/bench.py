@@ -35,7 +35,7 @@ class Bench:
     ):
         self.generator = generator.eval()
         if hasattr(self.generator, "requires_grad_"):
-            # `jacobian` wants gradients of the codes only.
+            # `slopes` wants gradients of the codes only.
             self.generator.requires_grad_(False)
         self.scorer = scorer
         self.generator_hash = generator_hash

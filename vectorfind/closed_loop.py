@@ -1,4 +1,4 @@
-"""The closed loop: no direction at all, but gradients through generator and scorer, until the score is as wished.
+"""The closed loop: no fitted direction, but gradients through generator and scorer, until the score is as wished.
 
 Each step is the shortest one (in deviations of the pool's codes) that moves the edited scores as wished and holds what
 should stay: hair, background, hairstyle and an identity distance. Shortest steps keep the code where codes lie. After
@@ -6,7 +6,7 @@ each step the scores are measured, and the slopes of the edited ones corrected b
 
 The gradient at a single point tells little of the next half deviation: it is steeper than any edit turns out to be, and
 points at what moves this scorer here. An edit is carried by the mean of many (as SmoothGrad averages over noise,
-Smilkov et al. 2017): over faces of the pool first, and where that walk falls short, over the surroundings of the face.
+Smilkov et al. 2017): over faces of the pool first, and where that walk gets stuck, over the surroundings of the face.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ OTHER_VERSION = "was written by another version of this project: run `run_vector
 class LoopOptions:
     """How the loop walks.
 
-    step: most score deviations per step; after one that brought nothing half of it. tolerance: deviations within which
-    a value counts as reached. furthest: longest whole edit, in deviations of the pool's codes. softness: Tikhonov term
-    of the kept readings, as a share of their own slope's square; 0 would hold them at any price. looks: gradients drawn
-    around a face that the pool's mean slopes did not bring where it should go, 0 for none; around: how far from it they
-    are drawn, in deviations of the pool's codes in every dimension. gain: deviations by which the walk that follows
-    them must end nearer to count instead, the misses of the three edited scores summed: it follows the scorer more, the
-    face less.
+    step: most score deviations per step: half of it after one that brought nothing, twice as much again after one that
+    did. tolerance: deviations within which a value counts as reached. furthest: longest whole edit, in deviations of
+    the pool's codes. softness: Tikhonov term of the kept readings, as a share of their own slope's square; 0 would hold
+    them at any price. looks: gradients drawn around a face, in pairs, for edits on which the pool's mean slopes got
+    stuck; 0 for none. around: how far from it they are drawn, in deviations of the pool's codes in every dimension.
+    gain: the second walk, along these, counts instead where it ends nearer by more, in deviations, the misses of the
+    three edited scores summed: it follows the scorer more, the face less.
     """
 
     step: float = 1.2
@@ -143,7 +143,10 @@ class ClosedLoop:
         return self.walk(codes, amounts).codes
 
     def walk(self, codes: np.ndarray, amounts: np.ndarray) -> Walk:
-        """Move codes [N, D] until each edited score has changed by its amount [N, 3] (score deviations)."""
+        """Move codes [N, D] until each edited score has changed by its amount [N, 3] (score deviations).
+
+        An edit that gets stuck is walked a second time (`LoopOptions.gain`); `steps` are those of the walk that counts.
+        """
         codes, options = np.asarray(codes, np.float32), self.options
         # Many edits of one face start at the same point.
         starts, origin = np.unique(codes, axis=0, return_inverse=True)
@@ -153,17 +156,18 @@ class ClosedLoop:
         target = now.copy()
         target[:, EDITED_COLUMNS] += np.asarray(amounts, np.float32)
         wishes = _Wishes(codes, now, target, None if features is None else features[origin])
-        walk = self._walk(wishes, np.repeat(self.slopes[None], len(codes), axis=0))
-        short = np.flatnonzero((walk.why == STUCK) | (walk.why == OUT_OF_STEPS))
-        if len(short) and options.looks:
-            faces, face = np.unique(origin[short], return_inverse=True)
-            slopes, again = np.repeat(self.slopes[None], len(faces), axis=0), wishes.rows(short)
+        walk = self._walk(wishes, np.broadcast_to(self.slopes, (len(codes), *self.slopes.shape)))
+        misses = wishes.misses(walk.scores / self.all_sds).sum(1)
+        # A miss that the second walk cannot better by the gain is not worth its gradients.
+        stuck = np.flatnonzero(np.isin(walk.why, (STUCK, OUT_OF_STEPS)) & (misses > options.gain))
+        if len(stuck) and options.looks:
+            faces, face = np.unique(origin[stuck], return_inverse=True)
+            slopes, again = np.repeat(self.slopes[None], len(faces), axis=0), wishes.rows(stuck)
             around = np.stack([self._slopes_around(starts[row]) for row in faces])
             slopes[:, EDITED_COLUMNS] = (slopes[:, EDITED_COLUMNS] + around) / 2
             other = self._walk(again, slopes[face])
-            first, second = (again.misses(each.scores / self.all_sds).sum(1) for each in (walk.rows(short), other))
-            nearer = second < first - options.gain
-            walk.put(short[nearer], other.rows(nearer))
+            nearer = again.misses(other.scores / self.all_sds).sum(1) < misses[stuck] - options.gain
+            walk.put(stuck[nearer], other.rows(nearer))
         return walk
 
     def _walk(self, wishes: _Wishes, slopes: np.ndarray) -> Walk:
@@ -341,8 +345,7 @@ def code_factor(codes, position: str) -> np.ndarray:
 def features_of(bench: Bench, codes: np.ndarray, position: str, identity) -> torch.Tensor:
     """Features [N, F] of codes [N, D] by a network that knows a face."""
     with torch.no_grad():
-        # A copy: what was drawn in inference mode may take no part in a gradient later.
-        return torch.cat([identity(images.clone()) for _, images in bench.draw(codes, position)])
+        return torch.cat([identity(images) for _, images in bench.draw(codes, position)])
 
 
 def identity_scale(bench: Bench, codes: np.ndarray, position: str, identity) -> float:

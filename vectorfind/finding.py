@@ -265,7 +265,8 @@ def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, id
     edited_deviations(pool)  # a score that never varies cannot be edited
     sds = np.nanstd(pool.scores, axis=0, ddof=1).astype(np.float32)
     sds[sds == 0] = 1  # nor held, and need not be
-    known = (bench, setting.position, code_factor(codes, setting.position), sds, grouping.kind, grouping.cuts)
+    factor = code_factor(codes, setting.position)
+    known = (bench, setting.position, factor, sds, grouping.kind, grouping.cuts)
     if setting.method == "model_loop":
         options = ModelLoopOptions()
         readings, spreads = pool.scores, sds
@@ -284,7 +285,7 @@ def make_loop(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, id
     options = LoopOptions()
     scale = 1.0 if identity is None else identity_scale(bench, codes[: min(64, len(codes))], setting.position, identity)
     about = provenance_of(bench, pool, setting, asdict(options)) | {"identity": identity is not None}
-    slopes = _mean_slopes(bench, codes, setting.position, known[2], sds)
+    slopes = _mean_slopes(bench, codes, setting.position, factor, sds)
     return ClosedLoop(*known, options, identity, scale, about, slopes)
 
 

@@ -144,7 +144,7 @@ def identity_files(profile: Profile, method: str) -> dict[str, Path]:
 
 
 class Features:
-    """Who a face is, differentiably: the hidden layers of some filter CNNs."""
+    """Who a face is: the hidden layers of some filter CNNs."""
 
     def __init__(self, networks: list[FilterCNN]):
         self.networks = networks

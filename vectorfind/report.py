@@ -214,10 +214,10 @@ def _how(files: Files, found: Findings) -> str:
             "No direction is fitted: each edit follows gradients through generator and scorer, in the mean over faces "
             f"of the pool, in steps of at most {options['step']:g} score deviations, until the score is within "
             f"{options['tolerance']:g} of the intended value; what a step did corrects the slopes of the edited "
-            "scores. A face that does not get there is walked again along slopes of which half is the mean over "
-            f"{options['looks']} codes around it, and ends where it came nearer by {options['gain']:g} deviations or "
-            "more. Each step is the shortest in deviations of the pool's codes that also holds hair, background, "
-            "hairstyle"
+            "scores. An edit that gets stuck is made again along slopes of which half is the mean over "
+            f"{options['looks']} codes around the face; that counts where the three misses are less by more than "
+            f"{options['gain']:g} deviations, summed. Each step is the shortest in deviations of the pool's codes that "
+            "also holds hair, background, hairstyle"
             + (" and the features of a gender and an age CNN" if about["identity"] else "")
             + f"; an edit is at most {options['furthest']:g} such deviations long. {where} {hashes}"
         )

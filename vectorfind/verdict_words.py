@@ -37,8 +37,8 @@ WORDS_OF_METHODS = {
     "and places of the face's parts as they are, which it learnt from that parser, by which `geometric` grades; how "
     "far eyes and mouth are open, and the roll, are not among them.",
     "closed_loop": "- `closed_loop` follows gradients through generator and finder, in the mean over the pool, and "
-    "where that walk falls short over the surroundings of the face; each step corrects them. Where the profile has "
-    "filter CNNs it keeps features of theirs as they are.",
+    "where that walk gets stuck over the surroundings of the face; each step corrects those of eyes, mouth and pose. "
+    "Where the profile has filter CNNs it keeps features of theirs as they are.",
 }
 WORDS_OF_NAMES = {
     "_mended": "the published settings mended (ridge: on ranks); vectors go where codes vary (the codes' covariance "
