@@ -99,24 +99,32 @@ def test_no_more_is_asked_of_a_score_than_its_end(curved):
 
 
 class ErringScorer(CurvedScorer):
-    """Reads the scores of CurvedScorer, each with an error of its own in every picture, 0.3 deviations at most."""
+    """Reads the scores of CurvedScorer with ripples; short ones are an error of its own in every picture.
 
-    def __init__(self, spread):
+    height: in deviations `spread` [8]. pace: radians per deviation; height * pace above 1 turns gradients about.
+    """
+
+    def __init__(self, spread, height=0.3, pace=300):
         super().__init__()
-        self.spread = torch.from_numpy(spread)
+        self.spread, self.height, self.pace = torch.from_numpy(spread), height, pace
 
     def score_tensor(self, images):
         true = super().score_tensor(images)
-        return true + 0.3 * self.spread * torch.sin(300 * true / self.spread)
+        return true + self.height * self.spread * torch.sin(self.pace * true / self.spread)
+
+
+def curved_faces():
+    """A bench of CurvedScorer, 40 codes, their scores [40, 8], the deviations [8] of all faces, wishes [40, 3]."""
+    bench = make_bench(batch=50)
+    bench.scorer = CurvedScorer()
+    codes = bench.encode(bench.latents(range(2000, 2040)), "w")
+    spread = bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
+    return bench, codes, bench.measure(codes, "w"), spread, np.tile(np.array([[0.9, -0.6, 0.6]], np.float32), (40, 1))
 
 
 def test_a_scorer_that_errs_is_not_followed_to_the_letter():
-    bench = make_bench(batch=50)
-    bench.scorer = truth = CurvedScorer()
-    codes = bench.encode(bench.latents(range(2000, 2040)), "w")
-    start, spread = bench.measure(codes, "w"), bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
-    amounts = np.tile(np.array([[0.9, -0.6, 0.6]], np.float32), (40, 1))
-    bench.scorer = ErringScorer(spread)
+    bench, codes, start, spread, amounts = curved_faces()
+    bench.scorer, truth = ErringScorer(spread), bench.scorer
     ends = [model_loop_in(bench, trust=trust).walk(codes, amounts).codes for trust in (1.0, 0.5)]
     bench.scorer = truth
     changes = [((bench.measure(end, "w") - start) / spread)[:, COLUMNS] for end in ends]
@@ -172,25 +180,9 @@ def test_a_walk_that_the_slopes_of_its_place_lead_astray_is_walked_from_where_th
     assert change.min() > 0.5  # by the slopes of their place alone two in three stayed as they were
 
 
-class RippledScorer(CurvedScorer):
-    """Reads the scores of CurvedScorer with ripples: shallow, but steep enough to turn a third of the gradients."""
-
-    def __init__(self, spread):
-        super().__init__()
-        self.spread = torch.from_numpy(spread)
-
-    def score_tensor(self, images):
-        true = super().score_tensor(images)
-        return true + 0.06 * self.spread * torch.sin(40 * true / self.spread)
-
-
 def test_ripples_of_the_scorer_do_not_lead_it_astray():
-    bench = make_bench(batch=50)
-    bench.scorer = truth = CurvedScorer()
-    codes = bench.encode(bench.latents(range(2000, 2040)), "w")
-    start, spread = bench.measure(codes, "w"), bench.measure(bench.encode(bench.latents(range(1500)), "w"), "w").std(0)
-    amounts = np.tile(np.array([[0.9, -0.6, 0.6]], np.float32), (40, 1))
-    bench.scorer = RippledScorer(spread)
+    bench, codes, start, spread, amounts = curved_faces()
+    bench.scorer, truth = ErringScorer(spread, 0.06, 40), bench.scorer
     loop = loop_in(bench, looks=0)
     own = slopes_at(bench, codes, "w", loop.factor, loop.all_sds)
     turned = np.einsum("ncd,cd->nc", own, loop.slopes)[:, COLUMNS] < 0
