@@ -131,6 +131,11 @@ class Bench:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
 
 
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Rows int [n] of `count`, evenly spaced, all of them or `most`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
 def read_scores(scorer, images: torch.Tensor) -> np.ndarray:
     """Scores float32 [N, 8] in the order of PROPERTIES of images [N, 3, R, R] by any Scorer; NaN where unmeasured."""
     with torch.inference_mode():

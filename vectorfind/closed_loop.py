@@ -21,7 +21,7 @@ import torch
 from pipeline.artefacts import read_arrays, save_arrays
 from pipeline.errors import PipelineError
 from pipeline.whole import plain
-from vectorfind.bench import Bench
+from vectorfind.bench import Bench, evenly_spaced
 from vectorfind.directions import check_belongs
 from vectorfind.names import EDITED, PROPERTIES
 
@@ -62,8 +62,22 @@ class LoopOptions:
     gain: float = 0.1
 
 
+class PerEdit:
+    """A dataclass whose fields each hold a row per edit, or None."""
+
+    def rows(self, rows: np.ndarray):
+        """A copy of some edits."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return type(self)(*(None if value is None else value[rows] for value in values))
+
+    def put(self, rows: np.ndarray, other: PerEdit) -> None:
+        """Take some edits from another, all of whose rows are theirs."""
+        for each in fields(self):
+            getattr(self, each.name)[rows] = getattr(other, each.name)
+
+
 @dataclass
-class Walk:
+class Walk(PerEdit):
     """Where the loop ended.
 
     codes float32 [N, D]. scores float32 [N, 8]: as the scorer tells them, not in deviations. length float32 [N] of the
@@ -77,18 +91,9 @@ class Walk:
     steps: np.ndarray
     why: np.ndarray
 
-    def put(self, rows: np.ndarray, other: Walk) -> None:
-        """Take some edits from another walk, all of whose rows are theirs."""
-        for each in fields(self):
-            getattr(self, each.name)[rows] = getattr(other, each.name)
-
-    def rows(self, rows: np.ndarray) -> Walk:
-        """A copy of some edits."""
-        return Walk(*(getattr(self, each.name)[rows] for each in fields(self)))
-
 
 @dataclass
-class _Wishes:
+class _Wishes(PerEdit):
     """Where N edits begin and should end.
 
     codes float32 [N, D]. now, target [N, R]: readings there, in deviations; of target the edited ones are wishes.
@@ -99,10 +104,6 @@ class _Wishes:
     now: np.ndarray
     target: np.ndarray
     features: torch.Tensor | None
-
-    def rows(self, rows: np.ndarray) -> _Wishes:
-        features = None if self.features is None else self.features[rows]
-        return _Wishes(self.codes[rows], self.now[rows], self.target[rows], features)
 
     def misses(self, readings: np.ndarray) -> np.ndarray:
         """Misses [N, 3] of the edited scores of readings [N, R or 8], in deviations."""
@@ -331,7 +332,7 @@ def code_factor(codes, position: str) -> np.ndarray:
     codes: [n, D] array or ShardedArray; at most COVARIANCE_ROWS evenly spaced rows are read. z is white by
     construction; the label beside it never varies and so never moves.
     """
-    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), COVARIANCE_ROWS)).astype(int))
+    rows = evenly_spaced(len(codes), COVARIANCE_ROWS)
     if position == "z":
         return np.diag(codes[rows].std(0) > 1e-6).astype(np.float32)
     from sklearn.covariance import ledoit_wolf

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.progress import progress as progress_bar
-from vectorfind.bench import Bench
+from vectorfind.bench import Bench, evenly_spaced
 from vectorfind.calibration import calibrate
 from vectorfind.directions import DirectionSet
 from vectorfind.grid import ends_of
@@ -293,7 +293,7 @@ def _mean_slopes(bench: Bench, codes, position: str, factor: np.ndarray, sds: np
     """Slopes float32 [8, D] in the mean over evenly spaced faces of the pool; see `slopes_at`."""
     from vectorfind.closed_loop import slopes_at
 
-    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SLOPE_FACES)).astype(int))
+    rows = evenly_spaced(len(codes), SLOPE_FACES)
     found = np.zeros((len(PROPERTIES), codes.shape[1]))
     with progress_bar(len(rows), "gradients through generator and scorer (faces)") as bar:
         for start in range(0, len(rows), bench.batch):
@@ -310,7 +310,7 @@ def read_person(bench: Bench, codes, position: str, looks) -> np.ndarray:
     changes the iris until they no longer do; so, less so, does what they say of gender and glasses. Read from at most
     PERSON_ROWS codes, evenly spaced; NaN in the other rows, and where a face could not be measured.
     """
-    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), PERSON_ROWS)).astype(int))
+    rows = evenly_spaced(len(codes), PERSON_ROWS)
     parts = []
     with torch.no_grad(), progress_bar(len(rows), "reading how faces look") as bar:
         for _, images in bench.draw(codes[rows], position):

@@ -14,7 +14,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.profile import ROOT, Profile, shown
 from pipeline.run import Run
-from vectorfind.bench import Bench, read_scores
+from vectorfind.bench import Bench, evenly_spaced, read_scores
 from vectorfind.grid import ends_of
 from vectorfind.names import EDITED, GRADERS, PROPERTIES
 
@@ -136,7 +136,7 @@ def measure_spreads(bench: Bench, scorers: dict[str, object], codes, position: s
     graders = [finder_of(bench, finder_scores)]
     if not scorers:
         return graders
-    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SPREAD_FACES)).astype(int))
+    rows = evenly_spaced(len(codes), SPREAD_FACES)
     found: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
     for _, images in bench.draw(codes[rows], position):
         for name, scorer in scorers.items():

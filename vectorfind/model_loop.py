@@ -9,7 +9,7 @@ unless the scorer saw the opposite of the wish: then the model has nothing to sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from vectorfind.closed_loop import (
     REACHED,
     TOO_FAR,
     ClosedLoop,
+    PerEdit,
     Walk,
     read_loop,
     save_loop,
@@ -66,7 +67,7 @@ class ModelLoopOptions:
 
 
 @dataclass
-class _Plans:
+class _Plans(PerEdit):
     """One plan for each of N edits, and what came of it.
 
     moved float32 [N, D]: its end in pool deviations. told [N, R]: what the model says there, now [N, 8]: what the
@@ -78,15 +79,6 @@ class _Plans:
     now: np.ndarray
     believed: np.ndarray
     misses: np.ndarray
-
-    def rows(self, rows: np.ndarray) -> _Plans:
-        """A copy of the plans of some edits."""
-        return _Plans(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def put(self, rows: np.ndarray, other: _Plans) -> None:
-        """Take the plans of some edits from another's, all of whose rows are theirs."""
-        for field in fields(self):
-            getattr(self, field.name)[rows] = getattr(other, field.name)
 
 
 @dataclass
