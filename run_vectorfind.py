@@ -85,7 +85,7 @@ class VectorFindOptions(StageOptions):
     conditional: bool = False
     """Make each direction leave the other two properties, hair and background alone."""
     mended: bool = False
-    """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks. Vectors
+    """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks. Edits
     then go where codes vary, instead of normal to what was fitted."""
     cuts: Cuts = "medians"
     """Where the groups begin: at the medians of the pool, or at the published ones of a version."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vectorfind_world import CurvedScorer, make_bench
+from vectorfind_world import COLUMNS, CurvedScorer, make_bench
 
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor, slopes_at
@@ -20,7 +20,6 @@ from vectorfind.pool import plan_for, sample_pool
 from vectorfind.score_model import ScoreModel
 from vectorfind.setting import Setting
 
-COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 KEPT_COLUMNS = [k for k in range(len(PROPERTIES)) if k not in COLUMNS]
 
 

@@ -1,12 +1,11 @@
 """Directions: right way up, one deviation long, bound to their generator, in the published format."""
 
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from vectorfind_world import W, gradients, make_bench
+from vectorfind_world import W, gradients, make_bench, make_pool
 
 import vectorfind.methods
 from pipeline.artefacts import read_json
@@ -17,15 +16,13 @@ from vectorfind.finding import accuracy_table, find_directions, find_networks
 from vectorfind.groups import PUBLISHED_CUTS, Grouping
 from vectorfind.methods import BYTES_PER_NUMBER, MethodOptions
 from vectorfind.names import EDITED, PROPERTIES
-from vectorfind.pool import plan_for, sample_pool
 from vectorfind.setting import Setting
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     bench = make_bench(batch=100)
-    plan = replace(plan_for(bench, ("z", "w"), 1000), shard_rows=500)
-    return bench, sample_pool(bench, tmp_path_factory.mktemp("pool"), plan, 3000)
+    return bench, make_pool(bench, tmp_path_factory.mktemp("pool"), 3000)
 
 
 def found_by(world, method="svm", groups="16", position="w", conditional=False):

@@ -1,4 +1,4 @@
-"""Graders, side effects, mended methods, networks, published files: each against the linear world's known answer."""
+"""Graders, side effects, mended methods, published files: each against the linear world's known answer."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from test_vectorfind_evaluate import exact_directions
-from vectorfind_world import LinearScorer, W, gradients, make_bench
+from vectorfind_world import COLUMNS, LinearScorer, W, cosine, gradients, make_bench, make_pool
 
 from pipeline.errors import PipelineError
 from vectorfind.directions import write_vector
 from vectorfind.effects import ORACLE_ATTRIBUTES, Effects, cost, leakage, match, measure_effects, outside_change
 from vectorfind.evaluate import Test, most_corr
-from vectorfind.finding import find_directions, find_networks
+from vectorfind.finding import find_directions
 from vectorfind.graders import check_second, measure_spreads
 from vectorfind.grid import face_amounts, grid_named
 from vectorfind.groups import Grouping
@@ -22,13 +21,10 @@ from vectorfind.leaks import over_shared_edits
 from vectorfind.mended import _best_share, fit_svm_mended
 from vectorfind.methods import Fit, MethodOptions, normal_ranks, project_off
 from vectorfind.names import EDITED, PROPERTIES, vector_file
-from vectorfind.network_editor import NetworkEditor, free_of_others, gradient_ways
-from vectorfind.pool import plan_for, sample_pool
 from vectorfind.protocol import bootstrap, compare, face_table, judge, run_graded
 from vectorfind.published import import_vectors, read_latents, write_latents
 from vectorfind.setting import Setting
 
-COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 NONE = Grouping("none", ())
 
 
@@ -42,8 +38,7 @@ class Backward(LinearScorer):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     bench = make_bench(batch=100)
-    plan = replace(plan_for(bench, ("z", "w"), 1000), shard_rows=400)
-    return bench, sample_pool(bench, tmp_path_factory.mktemp("pool"), plan, 1200)
+    return bench, make_pool(bench, tmp_path_factory.mktemp("pool"), 1200)
 
 
 def graders_of(world):
@@ -187,12 +182,6 @@ def test_only_pixels_outside_the_region_count():
     assert inside == 0 and outside == pytest.approx(200 * 1000 / (10000 - 28 * 40), rel=0.02)
 
 
-def cosine(found, wanted: np.ndarray) -> float:
-    """Mean cosine of directions [3, G, D] with columns of wanted [D, 8]."""
-    wanted = wanted / np.linalg.norm(wanted, axis=0)
-    return float(np.mean([found[i] @ wanted[:, column] for i, column in enumerate(COLUMNS)]))
-
-
 def test_the_mended_svm_finds_the_gradient_better_than_the_published_one(world):
     bench, pool = world
     grouping, known = Grouping.at_medians("8", pool.scores), {}
@@ -211,21 +200,6 @@ def test_mended_directions_go_where_codes_vary(world, method):
     pattern = np.cov(pool.codes("w")[:], rowvar=False) @ truth
     found, _ = find_directions(bench, pool, NONE, Setting(method, "w", "none", mended=True), MethodOptions())
     assert cosine(found.units, pattern) > 0.97 > cosine(found.units, truth)
-
-
-@pytest.mark.parametrize("conditional", [False, True])
-def test_vectors_beside_a_network_are_normals_where_they_are_freed_of_others(world, monkeypatch, conditional):
-    import vectorfind.network_training as training
-
-    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, most_epochs=1, patience=1, batch=64))
-    bench, pool = world
-    truth = gradients(bench)
-    pattern = np.cov(pool.codes("w")[:], rowvar=False) @ truth
-    editor, _ = find_networks(
-        bench, pool, NONE, Setting("mixed", "w", "none", conditional, mended=True), MethodOptions()
-    )
-    near, far = (truth, pattern) if conditional else (pattern, truth)
-    assert cosine(editor.vectors.units, near) > 0.97 > cosine(editor.vectors.units, far)
 
 
 def test_a_group_is_shrunk_toward_the_pool_when_its_own_samples_teach_less(world):
@@ -266,116 +240,6 @@ def test_ranks_as_normal_deviates_do_not_see_outliers():
     values = np.array([[1.0], [2.0], [3.0], [1e9]])
     ranks = normal_ranks(values)
     assert (np.diff(ranks[:, 0]) > 0).all() and ranks[3, 0] == pytest.approx(-ranks[0, 0])
-
-
-@pytest.mark.parametrize("mended", [False, True])
-def test_a_network_learns_the_gradient_and_its_step_is_one_deviation(world, mended, monkeypatch, tmp_path):
-    bench, pool = world
-    short = {"most_epochs": 12, "patience": 12, "batch": 32}
-    import vectorfind.network_training as training
-
-    monkeypatch.setattr(training, "PUBLISHED", replace(training.PUBLISHED, **short))
-    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, **short))
-    setting = Setting("gradient", "w", "none", mended=mended)
-    editor, fits = find_networks(bench, pool, NONE, setting, MethodOptions())
-    assert list(fits["property"]) == list(EDITED) and fits["accuracy"].min() > 0.8
-    codes = pool.codes("w")[:20]
-    moved = editor.edit(codes, ["all"] * 20, np.tile([[0, 1, 0]], (20, 1)))
-    change = (bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS] / editor.score_sds
-    assert change[:, 1].mean() == pytest.approx(1, abs=0.15)
-    editor.save(tmp_path / "nets.npz")
-    again = NetworkEditor.load(tmp_path / "nets.npz", bench)
-    assert (again.edit(codes, ["all"] * 20, np.tile([[0, 1, 0]], (20, 1))) == moved).all()
-    with pytest.raises(PipelineError, match="another generator"):
-        NetworkEditor.load(tmp_path / "nets.npz", make_bench(seed=1))
-
-
-def test_a_network_that_points_the_wrong_way_is_followed_backwards(world, monkeypatch):
-    bench, pool = world
-    import vectorfind.network_training as training
-
-    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, most_epochs=2, patience=2, batch=32))
-    editor, fits = find_networks(bench, pool, NONE, Setting("gradient", "w", "none", mended=True), MethodOptions())
-    assert not fits["flipped"].any()
-    for parameter in (editor.nets["eyes"].fc_final.weight, editor.nets["eyes"].fc_final.bias):
-        parameter.data.neg_()
-    _, flipped = editor.calibrate(bench, pool.codes("w")[:20], ["all"] * 20)
-    assert flipped == {"eyes": True, "mouth": False, "pose": False} and editor.steps["eyes"] < 0
-    codes = pool.codes("w")[:20]
-    moved = editor.edit(codes, ["all"] * 20, np.tile([[1, 0, 0]], (20, 1)))
-    change = (bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS[0]] / editor.score_sds[0]
-    assert change.mean() == pytest.approx(1, abs=0.2)
-    # In latent units as well, as on the published grid.
-    moved = editor.edit(codes, ["all"] * 20, np.tile([[0.5, 0, 0]], (20, 1)), raw=True)
-    assert ((bench.measure(moved, "w") - bench.measure(codes, "w"))[:, COLUMNS[0]] > 0).all()
-    np.testing.assert_allclose(np.linalg.norm(moved - codes, axis=1), 0.5, rtol=1e-3)
-
-
-def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch, tmp_path):
-    bench, pool = world
-    import vectorfind.network_training as training
-
-    monkeypatch.setattr(training, "MENDED", replace(training.MENDED, most_epochs=2, patience=2, batch=32))
-    amounts = np.tile([[1.0, 0, 0]], (20, 1))
-    codes, before, moved = pool.codes("w")[:20], bench.measure(pool.codes("w")[:20], "w"), {}
-    for conditional in (False, True):
-        setting = Setting("gradient", "w", "none", conditional, mended=True)
-        editor, _ = find_networks(bench, pool, NONE, setting, MethodOptions())
-        change = np.abs(bench.measure(editor.edit(codes, ["all"] * 20, amounts), "w") - before)
-        moved[conditional] = np.delete(change, COLUMNS, axis=1).mean()
-    assert moved[True] < 0.3 * moved[False]
-    editor.save(tmp_path / "nets.npz")
-    again = NetworkEditor.load(tmp_path / "nets.npz", bench)
-    assert (again.edit(codes, ["all"] * 20, amounts) == editor.edit(codes, ["all"] * 20, amounts)).all()
-
-
-def test_a_dead_dimension_is_never_moved():
-    net = torch.nn.Linear(3, 1)
-    ways = gradient_ways(net, np.ones((2, 3), np.float32), np.zeros(3), np.array([1.0, 2.0, 0.0]))
-    for way in ways:
-        assert (way[:, 2] == 0).all()
-        np.testing.assert_allclose(np.linalg.norm(way, axis=1), 1, rtol=1e-5)
-
-
-def test_a_move_freed_of_others_leaves_their_levels_alone_and_raises_its_own():
-    rng = np.random.default_rng(0)
-    # Normals that nearly agree, of dimensions that spread by 1 to 100 times, one of them dead.
-    normals = (rng.standard_normal((4, 1, 6)) + 0.3 * rng.standard_normal((4, 3, 6))).astype(np.float32)
-    scales = np.stack([np.array([1, 0.01, 0.3, 0, 1, 0.1]), np.ones(6), np.ones(6)]).astype(np.float32)
-    kept = rng.standard_normal((2, 6)).astype(np.float32)
-    free = free_of_others(normals * scales**2, normals, kept, scales)
-    crossed = np.einsum("npd,nqd->npq", free, normals)
-    np.testing.assert_allclose(crossed[:, ~np.eye(3, dtype=bool)], 0, atol=1e-5)
-    np.testing.assert_allclose(free @ kept.T, 0, atol=1e-5)
-    assert (np.einsum("npp->np", crossed) > 0).all() and (free[:, 0, 3] == 0).all()
-    np.testing.assert_allclose(np.linalg.norm(free, axis=2), 1, rtol=1e-5)
-
-
-def test_a_conditional_standardised_network_moves_its_own_value_alone():
-    """Dimensions spread by up to 30 times: a move along one net's steepest way is no normal of its level."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(1)
-    spread = np.logspace(-1, 0.5, W).astype(np.float32)
-    mean = rng.standard_normal(W).astype(np.float32)
-    nets = {name: torch.nn.Linear(W, 1) for name in EDITED}
-    kept = rng.standard_normal((2, W)).astype(np.float32)
-    steps = dict.fromkeys(EDITED, 1.0)
-    editor = NetworkEditor("w", nets, mean, spread, np.ones(3), steps, substeps=3, kept=kept)
-    codes = mean + spread * rng.standard_normal((5, W)).astype(np.float32)
-
-    def told(codes):
-        with torch.no_grad():
-            x = torch.from_numpy((codes - mean) / spread)
-            return np.concatenate([net(x).numpy() for net in nets.values()], 1)
-
-    for i in range(3):
-        amounts = np.zeros((5, 3), np.float32)
-        amounts[:, i] = 1.0
-        edited = editor.edit(codes, ["all"] * 5, amounts)
-        change = told(edited) - told(codes)
-        assert (change[:, i] > 0.1).all()
-        np.testing.assert_allclose(np.delete(change, i, axis=1), 0, atol=1e-4)
-        np.testing.assert_allclose((edited - codes) @ kept.T, 0, atol=1e-4)
 
 
 def test_published_vectors_point_down_and_are_turned_by_measurement(world, tmp_path):

@@ -1,15 +1,18 @@
 """A world small enough to know the right answer: images are linear in w, scores are linear in images."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from vectorfind.bench import Bench
-from vectorfind.names import PROPERTIES
+from vectorfind.names import EDITED, PROPERTIES
+from vectorfind.pool import Pool, plan_for, sample_pool
 
 Z, W, SIDE = 24, 20, 16
+COLUMNS = [PROPERTIES.index(name) for name in EDITED]
 
 
 class LinearGenerator(nn.Module):
@@ -50,9 +53,20 @@ def make_bench(seed: int = 0, batch: int = 20, split: bool = False) -> Bench:
     return Bench(generator, LinearScorer(), generator_hash=digest, scorer_hash="linear", batch=batch)
 
 
+def make_pool(bench: Bench, folder, rows: int) -> Pool:
+    """A pool of rows codes at z and w."""
+    return sample_pool(bench, folder, replace(plan_for(bench, ("z", "w"), 1000), shard_rows=rows // 3), rows)
+
+
 def gradients(bench: Bench) -> np.ndarray:
     """The true gradient of every score in w: [W, 8]."""
     return (bench.generator.paint @ bench.scorer.read).numpy()
+
+
+def cosine(found, wanted: np.ndarray) -> float:
+    """Mean cosine of directions [3, G, D] with columns of wanted [D, 8]."""
+    wanted = wanted / np.linalg.norm(wanted, axis=0)
+    return float(np.mean([found[i] @ wanted[:, column] for i, column in enumerate(COLUMNS)]))
 
 
 def folder_bytes(folder) -> dict[str, bytes]:

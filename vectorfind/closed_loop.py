@@ -227,10 +227,7 @@ class ClosedLoop:
         if key not in known:
             if len(known) >= MOST_KNOWN:
                 known.clear()
-            half = max(1, self.options.looks // 2)
-            away = np.random.default_rng(0).standard_normal((half, len(code))) @ self.factor.T
-            # What bends the same way on both sides cancels.
-            places = code + self.options.around * np.concatenate([away, -away]).astype(np.float32)
+            places = code + ways_around(self.factor, self.options.looks, self.options.around)
             sds = self.all_sds[EDITED_COLUMNS]
             slopes = slopes_at(self.bench, places, self.position, self.factor, sds, EDITED_COLUMNS)
             known[key] = slopes.mean(0)
@@ -324,6 +321,16 @@ def shortest_steps(jacobian: np.ndarray, wish: np.ndarray, damping: np.ndarray) 
     """Shortest steps [N, D] with jacobian [N, R, D] @ step = wish [N, R], softly where `damping` [N, R] is large."""
     gram = jacobian @ jacobian.transpose(0, 2, 1) + damping[:, :, None] * np.eye(damping.shape[1])
     return np.einsum("nrd,nr->nd", jacobian, np.linalg.solve(gram, wish[:, :, None])[:, :, 0])
+
+
+def ways_around(factor: np.ndarray, looks: int, around: float) -> np.ndarray:
+    """Ways float32 [looks, D] from a code to its surroundings, always the same, in pairs of opposites.
+
+    around: their length in every dimension, in deviations of codes of covariance factor @ factor.T.
+    """
+    away = np.random.default_rng(0).standard_normal((max(1, looks // 2), len(factor))) @ factor.T
+    # What bends the same way on both sides cancels.
+    return around * np.concatenate([away, -away]).astype(np.float32)
 
 
 def code_factor(codes, position: str) -> np.ndarray:

@@ -188,6 +188,7 @@ def find_networks(
 
     Returns (NetworkEditor, table of fits; `accuracy` is the correlation on the held-out tenth, `iterations` epochs).
     """
+    from vectorfind.closed_loop import code_factor
     from vectorfind.network_editor import PROBED_FACES, NetworkEditor
     from vectorfind.network_training import MENDED, PUBLISHED, train_net
 
@@ -222,6 +223,7 @@ def find_networks(
         score_sds=sds,
         steps={},
         substeps=training.substeps,
+        factor=code_factor(codes, setting.position) if setting.mended else None,
         kept=_kept_normals(codes, pool.scores, options) if setting.conditional else None,
         vectors=vectors,
         grouping=grouping.kind,

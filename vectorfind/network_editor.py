@@ -1,8 +1,8 @@
 """Edits along the gradient of a small network (VectorFind v9): each face has a direction of its own.
 
 The published form takes the gradient once, at the unedited code, over its length in latent units. The mended form
-trains and differentiates in standardised dimensions, and takes the gradient anew along the path. A property without a
-network uses vectors (`mixed`).
+trains in standardised dimensions, takes the mean gradient over codes around the face, anew along the path, and goes
+where codes vary instead of along that gradient. A property without a network uses vectors (`mixed`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from pipeline.errors import PipelineError
 from pipeline.whole import plain
 from vectorfind.bench import Bench
 from vectorfind.calibration import LONGEST_STEP
+from vectorfind.closed_loop import ways_around
 from vectorfind.directions import DirectionSet, check_belongs
 from vectorfind.gradient_net import GradientNet
 from vectorfind.names import EDITED, PROPERTIES, mixed_file, net_file
 
 PROBED_FACES = 24
+# A network that learnt from many samples is rough: of a mended edit the gradient is the mean over so many codes, so
+# many deviations of the pool's codes away.
+LOOKS, AROUND = 16, 0.5
 
 
 @dataclass
@@ -31,10 +35,12 @@ class NetworkEditor:
     """An Editor along network gradients.
 
     nets: property -> GradientNet in eval mode. mean, spread [D]: what a net's input is standardised by (0 and 1 when it
-    takes raw codes; a dimension of spread 0 is dead and never moved). steps: property -> latent units per score
-    deviation, of the nets; with `kept` of all, as a vector without what it shares with others needs another step.
-    substeps: how often the gradient is taken along an edit. kept [K, D]: normals of scores that an edit leaves alone
-    besides the other edited ones; None leaves nothing alone. vectors: directions of the other properties.
+    takes raw codes; a dimension of spread 0 is dead). steps: property -> latent units per score deviation, of the nets;
+    with `kept` of all, as a vector without what it shares with others needs another step. substeps: how often the
+    gradient is taken along an edit. factor [D, D]: of the codes' covariance (`code_factor`), along which edits go;
+    None: along gradients. kept [K, D]: normals of scores that an edit leaves alone besides the other edited ones; None
+    leaves nothing alone. vectors: directions of the other properties; with factor and kept normals to the levels of
+    their scores, else moves.
     """
 
     position: str
@@ -44,6 +50,7 @@ class NetworkEditor:
     score_sds: np.ndarray
     steps: dict[str, float] = field(default_factory=dict)
     substeps: int = 1
+    factor: np.ndarray | None = None
     kept: np.ndarray | None = None
     vectors: DirectionSet | None = None
     grouping: str = "none"
@@ -62,17 +69,22 @@ class NetworkEditor:
 
     def units(self, codes: np.ndarray, groups) -> np.ndarray:
         """Unit vectors float32 [N, 3, D] of each face at its present code."""
-        ways = [
-            gradient_ways(self.nets[name], codes, self.mean, self.spread)
-            if name in self.nets
-            else (np.stack([self.vectors.get(name, group).unit for group in groups]),) * 2
-            for name in EDITED
-        ]
-        units, normals = (np.stack(each, 1) for each in zip(*ways, strict=True))
-        if self.kept is None:
-            return units
-        scales = [self.spread if name in self.nets else np.ones_like(self.spread) for name in EDITED]
-        return free_of_others(units, normals, self.kept, np.stack(scales))
+        around = None if self.factor is None else ways_around(self.factor, LOOKS, AROUND)
+        normals = np.stack(
+            [
+                level_normals(self.nets[name], codes, self.mean, self.spread, around)
+                if name in self.nets
+                else np.stack([self.vectors.get(name, group).unit for group in groups])
+                for name in EDITED
+            ],
+            1,
+        )
+        if self.kept is not None:
+            return moves(normals, self.factor, self.kept)
+        if self.factor is None:
+            return normals
+        nets = np.isin(EDITED, list(self.nets))
+        return np.where(nets[:, None], moves(normals, self.factor), normals)
 
     def step_lengths(self, groups, count: int) -> np.ndarray:
         """Latent units per score deviation, float32 [N, 3]."""
@@ -137,8 +149,10 @@ class NetworkEditor:
         if self.vectors is not None:
             self.vectors.save(mixed_file(path))
         text = np.array(json.dumps(about, default=plain))
-        kept = np.zeros((0, len(self.mean)), np.float32) if self.kept is None else self.kept
-        save_arrays(path, mean=self.mean, spread=self.spread, score_sds=self.score_sds, kept=kept, about=text)
+        none = np.zeros((0, len(self.mean)), np.float32)
+        factor, kept = (none if array is None else array for array in (self.factor, self.kept))
+        known = {"mean": self.mean, "spread": self.spread, "score_sds": self.score_sds}
+        save_arrays(path, **known, factor=factor, kept=kept, about=text)
 
     @classmethod
     def load(cls, path, bench: Bench) -> NetworkEditor:
@@ -146,7 +160,7 @@ class NetworkEditor:
         path = Path(path)
         if not path.is_file():
             raise PipelineError(f"{path} does not exist: run `python run_vectorfind.py --method gradient` first")
-        arrays = read_arrays(path, ("mean", "spread", "score_sds", "kept", "about"))
+        arrays = read_arrays(path, ("mean", "spread", "score_sds", "factor", "kept", "about"))
         about = json.loads(str(arrays["about"]))
         check_belongs(path, about["provenance"], bench)
         nets = {}
@@ -157,6 +171,7 @@ class NetworkEditor:
             nets[name] = net.eval().requires_grad_(False)
         return cls(
             nets=nets,
+            factor=arrays["factor"] if len(arrays["factor"]) else None,
             kept=arrays["kept"] if about["conditional"] else None,
             vectors=DirectionSet.load(mixed_file(path), bench) if about["vectors"] else None,
             cuts=tuple(about["cuts"]),
@@ -165,41 +180,44 @@ class NetworkEditor:
         )
 
 
-def gradient_ways(
-    net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of a net at codes [N, D], unit vectors float32 [N, D]: the way that raises it, and the normal of its level.
+def level_normals(
+    net: GradientNet, codes: np.ndarray, mean: np.ndarray, spread: np.ndarray, around: np.ndarray | None = None
+) -> np.ndarray:
+    """Unit vectors float32 [N, D] along a net's gradient by the codes [N, D]: normal to the level that each lies in.
 
-    The way is the steepest in the dimensions that the net reads, written in codes: where these are standardised it is
-    not the normal, along which the net's value changes and across which it stays.
+    mean, spread [D]: see NetworkEditor. around [K, D]: ways to further codes; the gradient is the mean over these.
     """
     alive = spread > 0
     scale = np.where(alive, spread, 1.0).astype(np.float32)
+    places = codes[:, None] + (0 if around is None else around)
     with torch.enable_grad():
-        x = torch.from_numpy(np.where(alive, (codes - mean) / scale, 0.0).astype(np.float32)).requires_grad_(True)
+        x = torch.from_numpy(np.where(alive, (places - mean) / scale, 0.0).astype(np.float32)).requires_grad_(True)
         (gradient,) = torch.autograd.grad(net(x).sum(), x)
-    gradient = np.where(alive, gradient.numpy(), 0.0)
-    return _unit_rows(gradient * scale), _unit_rows(gradient / scale)
+    return _unit_rows(np.where(alive, gradient.mean(1).numpy(), 0.0) / scale)
+
+
+def moves(normals: np.ndarray, factor: np.ndarray | None, kept: np.ndarray | None = None) -> np.ndarray:
+    """Unit vectors float32 [N, P, D] that raise the scores of normals [N, P, D], by covariance factor @ factor.T.
+
+    They go where codes vary, as `along_codes` of vectors; without a factor [D, D] along the normals. kept [K, D]:
+    normals of further scores. With it each is freed of what moves these and the other P - 1 of its face, in the metric
+    of the covariance, so that it still raises its own.
+    """
+    white = normals.astype(np.float64)
+    if factor is not None:
+        white = white @ factor
+    if kept is not None:
+        more = kept if factor is None else kept @ factor
+        white = np.stack([_free_of(white, i, more) for i in range(white.shape[1])], 1)
+    return _unit_rows(white if factor is None else white @ factor.T)
+
+
+def _free_of(white: np.ndarray, i: int, kept: np.ndarray) -> np.ndarray:
+    """Row i [N, D] of each of white [N, P, D], less what lies in the span of its other rows and kept [K, D]."""
+    others = np.concatenate([np.delete(white, i, axis=1), np.broadcast_to(kept, (len(white), *kept.shape))], axis=1)
+    basis, _ = np.linalg.qr(others.transpose(0, 2, 1))
+    return white[:, i] - np.einsum("ndk,nk->nd", basis, np.einsum("ndk,nd->nk", basis, white[:, i]))
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-
-
-def free_of_others(units: np.ndarray, normals: np.ndarray, kept: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """units [N, P, D], each freed of what moves the scores of the other P - 1 of its face, or those of kept [K, D].
-
-    normals [N, P, D] of the P scores; kept: normals of further ones. scales [P, D]: what the dimensions are divided by
-    where a property's steepest way is found, so that its unit is scale**2 * normal. What is taken away is found there
-    too: the unit still raises its own score, and a dimension of scale 0 is not moved. Unit length again.
-    """
-    result = np.empty_like(units)
-    kept = np.broadcast_to(kept, (len(units), *kept.shape))
-    for i in range(units.shape[1]):
-        scale = scales[i].astype(np.float64)
-        others = np.concatenate([np.delete(normals, i, axis=1), kept], axis=1) * scale
-        basis, _ = np.linalg.qr(others.transpose(0, 2, 1))
-        own = units[:, i] / np.where(scale > 0, scale, np.inf)
-        own = own - np.einsum("ndk,nk->nd", basis, np.einsum("ndk,nd->nk", basis, own))
-        result[:, i] = _unit_rows(own * scale)
-    return result
+    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

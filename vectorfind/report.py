@@ -261,8 +261,8 @@ def _how(files: Files, found: Findings) -> str:
         "mixed": f"Eyes: {network}. Mouth and pose: {svm}",
     }[setting.method]
     moves = "; each direction leaves the other properties, hair and background alone" * setting.conditional
-    if setting.mended and (setting.is_vector or (setting.method == "mixed" and not setting.conditional)):
-        moves += "; vectors are moves along which codes vary (their covariance times what was fitted)"
+    if setting.mended:
+        moves += "; edits go where codes vary (their covariance times what was fitted)"
     calibration = f" ({about['calibration']})" if "calibration" in about else ""
     return (
         f"{how}{moves}. {where} Directions are unit vectors, + raises the property. Sign and step length are "

@@ -33,7 +33,7 @@ class Setting:
     """Method, position and groups of directions, and the grid of their test.
 
     conditional: each direction leaves the other properties, hair and background alone. mended: not at the published
-    settings (ridge: on ranks), vectors as moves along which codes vary. cuts: where the groups begin, at the pool's
+    settings (ridge: on ranks), and along which codes vary. cuts: where the groups begin, at the pool's
     medians or at a published version's.
     """
 

@@ -41,7 +41,7 @@ WORDS_OF_METHODS = {
     "Where the profile has filter CNNs it keeps features of theirs as they are.",
 }
 WORDS_OF_NAMES = {
-    "_mended": "the published settings mended (ridge: on ranks); vectors go where codes vary (the codes' covariance "
+    "_mended": "the published settings mended (ridge: on ranks); edits go where codes vary (the codes' covariance "
     "times the normal that was fitted)",
     "_conditional": "each direction is projected off those of all other scores",
     "_8": "8 groups of faces by hair and background instead of 16",
