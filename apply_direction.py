@@ -60,6 +60,8 @@ class ApplyOptions(StageOptions):
     """Grouping of the directions."""
     conditional: bool = False
     """The directions that leave the other properties alone."""
+    looks: bool = False
+    """The directions that also leave alone how the parsed face looks."""
     mended: bool = False
     """The mended form of the method."""
     cuts: Cuts = "medians"
@@ -93,7 +95,13 @@ def run(options: ApplyOptions) -> None:
         raise PipelineError(f"weights are score deviations: give numbers between {-FURTHEST:g} and {FURTHEST:g}")
     profile, run_folder = Profile.load(options.profile), Run(options.run)
     setting = Setting(
-        options.method, options.position, options.groups, options.conditional, mended=options.mended, cuts=options.cuts
+        options.method,
+        options.position,
+        options.groups,
+        options.conditional,
+        mended=options.mended,
+        cuts=options.cuts,
+        looks=options.looks,
     )
     files = Files(run_folder, setting)
     if not files.directions.is_file():
@@ -101,7 +109,7 @@ def run(options: ApplyOptions) -> None:
     models = locate(profile, run_folder, options.generator, options.scorer)
     bench = open_bench(models, options.device)
     directions = load_editor(
-        files.directions, setting.method, bench, lambda: open_identity(profile, setting.method, options.device)
+        files.directions, setting.method, bench, lambda: open_identity(profile, setting.holds, options.device)
     )
     z, labels = _latents(options, bench)
     codes = bench.encode(z, setting.position, labels)
@@ -129,7 +137,7 @@ def _finding_command(options: ApplyOptions) -> str:
     words = ["python", "run_vectorfind.py", "pool", "directions", "--run", str(options.run)]
     words += ["--vectors", "FOLDER"] if options.method == "imported" else ["--method", options.method]
     words += ["--position", options.position, "--groups", options.groups]
-    words += ["--conditional"] * options.conditional + ["--mended"] * options.mended
+    words += ["--conditional"] * options.conditional + ["--looks"] * options.looks + ["--mended"] * options.mended
     usual = ApplyOptions()
     for name in ("cuts", "profile", "generator", "scorer"):
         if getattr(options, name) != getattr(usual, name):

@@ -84,6 +84,8 @@ class VectorFindOptions(StageOptions):
     """Number of groups of faces with directions of their own."""
     conditional: bool = False
     """Make each direction leave the other two properties, hair and background alone."""
+    looks: bool = False
+    """With --conditional: leave alone how the parsed face looks, too (colours and places of its parts)."""
     mended: bool = False
     """svm, gradient, mixed: published settings mended (standardised, tuned, along the path). ridge: on ranks. Edits
     then go where codes vary, instead of normal to what was fitted."""
@@ -112,7 +114,7 @@ class VectorFindOptions(StageOptions):
         "closed_loop",
         "model_loop",
     )
-    """compare, sweep: methods as reports name them, with _mended and _conditional."""
+    """compare, sweep: methods as reports name them, with _mended, _conditional and _looks."""
     positions: tuple[Position, ...] = ("w",)
     """compare, sweep, pool: positions; the pool stores z, w and all of these (`pool` alone: all that there are)."""
     sizes: tuple[int, ...] = ()
@@ -141,7 +143,7 @@ def plan(options: VectorFindOptions) -> Plan:
     profile.refuse_unknown("vectorfind", profile.section("vectorfind"), known)
     method = "imported" if options.vectors else options.method
     shape = (method, options.position, options.groups, options.conditional, options.grid)
-    setting = Setting(*shape, options.mended, options.cuts)
+    setting = Setting(*shape, options.mended, options.cuts, options.looks)
     chosen = {
         "rows": _at_least(2, options.samples, profile, "pool", 8000, "-n"),
         "faces": _at_least(1, options.faces, profile, "faces", 100, "--faces"),

@@ -193,7 +193,7 @@ def time_edit(bench: Bench, published: Bench, options: Options) -> None:
         if not path.is_file():
             raise PipelineError(f"{path} is missing: run run_vectorfind.py directions for {setting.name} first")
         editor = load_editor(
-            path, setting.method, bench, partial(open_identity, profile, setting.method, options.device)
+            path, setting.method, bench, partial(open_identity, profile, setting.holds, options.device)
         )
         groups = Grouping(editor.grouping, editor.cuts).assign(bench.measure(codes, options.position))
         editor.edit(codes[:1], groups[:1], amounts[:1])  # the first edit pays for what is loaded only once

@@ -42,18 +42,20 @@ def find_directions(
     options: MethodOptions,
     progress: Callable[[int], None] | None = None,
     as_normals: bool = False,
+    looks=None,
 ) -> tuple[DirectionSet, pd.DataFrame]:
     """Fit one direction per edited property and group, then measure its sign and step.
 
     Mended directions are moves along which codes vary; with as_normals they stay normal to the levels of the score, for
-    who frees them of others later. progress: called with the number of directions fitted, then of faces probed. Returns
-    the set and a table with a row per direction: faces of the group, source, samples, accuracy, convergence, what the
-    calibration found.
+    who frees them of others later. progress: called with the number of directions fitted, then of faces probed. looks:
+    reads how faces look (`vectorfind.models.Looks`), for a setting that leaves that alone. Returns the set and a table
+    with a row per direction: faces of the group, source, samples, accuracy, convergence, what the calibration found.
     """
     sds = edited_deviations(pool)
     codes, scores = pool.codes(setting.position), pool.scores
     groups, names = grouping.assign(scores), grouping.names
-    fits = find_fits(codes, scores, groups, names, setting, options, progress)
+    held = look_fits(bench, codes, setting.position, looks, options) if setting.looks else {}
+    fits = find_fits(codes, scores, groups, names, setting, options, progress, held)
     if setting.mended and not setting.conditional and not as_normals:
         fits = along_codes(fits, _covariance(codes, setting.position))
     units = np.stack([np.stack([fits[name, group].normal for group in names]) for name in EDITED])
@@ -109,12 +111,12 @@ def edited_deviations(pool: Pool) -> np.ndarray:
 def find_editor(bench: Bench, pool: Pool, grouping: Grouping, setting: Setting, options: MethodOptions, identity):
     """The editor of any method, and its table of fits (None for the closed loop).
 
-    identity: called for what the closed loop holds a person by.
+    identity: called for what the setting's edits hold a person by.
     """
     if setting.is_loop:
         return make_loop(bench, pool, grouping, setting, identity(), options.seed), None
     find = find_directions if setting.is_vector else find_networks
-    return find(bench, pool, grouping, setting, options)
+    return find(bench, pool, grouping, setting, options, looks=identity() if setting.looks else None)
 
 
 def provenance_of(bench: Bench, pool: Pool, setting: Setting, options: dict) -> dict:
@@ -125,6 +127,7 @@ def provenance_of(bench: Bench, pool: Pool, setting: Setting, options: dict) -> 
         "method": setting.method,
         "conditional": setting.conditional,
         "mended": setting.mended,
+        "looks": setting.looks,
         "options": options,
         "pool_rows": len(pool),
         "pool_seed_start": pool.plan.seed_start,
@@ -139,12 +142,14 @@ def find_fits(
     setting: Setting,
     options: MethodOptions,
     progress: Callable[[int], None] | None = None,
+    held: Fits | None = None,
 ) -> Fits:
     """Fits of the edited properties in every group by the setting's method.
 
     A conditional setting leaves the other two properties, hair and background alone (all linear, as the pool says). A
     mended one does so by moves along which codes vary (`project_off` with their covariance), not by orthogonal ones.
-    Other fits are normals to the levels of their score, mended or not.
+    Other fits are normals to the levels of their score, mended or not. held: fits over all faces of what is left alone
+    besides (`look_fits`).
     """
     fit = fit_svm_mended if setting.mended and setting.method == "svm" else METHODS[setting.method]
     if not setting.conditional:
@@ -158,6 +163,7 @@ def find_fits(
         every = fit(codes, scores, groups, names, EDITED, options, progress)
         every |= fit_ridge(codes, scores, groups, names, KEPT, options)
     fits, kept = ({key: found for key, found in every.items() if key[0] in some} for some in (EDITED, KEPT))
+    kept |= {(name, group): found for (name, _), found in (held or {}).items() for group in names}
     return project_off(fits, kept, _covariance(codes, setting.position) if setting.mended else None)
 
 
@@ -167,6 +173,15 @@ def _covariance(codes: np.ndarray, position: str) -> np.ndarray:
 
     factor = code_factor(codes, position)
     return (factor @ factor.T).astype(np.float64)
+
+
+def look_fits(bench: Bench, codes: np.ndarray, position: str, looks, options: MethodOptions) -> Fits:
+    """Fits over all faces of how they look: which way each reading of looks changes."""
+    from vectorfind.appearance import READINGS
+
+    everyone = np.full(len(codes), UNGROUPED)
+    read = read_person(bench, codes, position, looks)
+    return fit_ridge(codes, read, everyone, [UNGROUPED], READINGS, options, known=READINGS)
 
 
 def _kept_normals(codes: np.ndarray, scores: np.ndarray, options: MethodOptions) -> np.ndarray:
@@ -183,10 +198,12 @@ def find_networks(
     setting: Setting,
     options: MethodOptions,
     progress: Callable[[int], None] | None = None,
+    looks=None,
 ):
     """`gradient`: a network per property; `mixed`: one for the eyes, the SVM for mouth and pose (VectorFind v9).
 
-    Returns (NetworkEditor, table of fits; `accuracy` is the correlation on the held-out tenth, `iterations` epochs).
+    looks: see `find_directions`. Returns (NetworkEditor, table of fits; `accuracy` is the correlation on the held-out
+    tenth, `iterations` epochs).
     """
     from vectorfind.closed_loop import code_factor
     from vectorfind.network_editor import PROBED_FACES, NetworkEditor
@@ -211,9 +228,13 @@ def find_networks(
     del inputs  # of a large pool gigabytes, which the SVMs need
     vectors, more = None, None
     if setting.method == "mixed":
-        plain = replace(setting, method="svm", conditional=False)
+        plain = replace(setting, method="svm", conditional=False, looks=False)
         vectors, more = find_directions(bench, pool, grouping, plain, options, progress, setting.conditional)
         more = more[more["property"] != EDITED[0]].copy()
+    kept = _kept_normals(codes, pool.scores, options) if setting.conditional else None
+    if setting.looks:
+        held = look_fits(bench, codes, setting.position, looks, options)
+        kept = np.concatenate([kept, [fit.normal for fit in held.values()]])
     about = provenance_of(bench, pool, setting, {**asdict(options), "training": asdict(training)})
     editor = NetworkEditor(
         position=setting.position,
@@ -224,7 +245,7 @@ def find_networks(
         steps={},
         substeps=training.substeps,
         factor=code_factor(codes, setting.position) if setting.mended else None,
-        kept=_kept_normals(codes, pool.scores, options) if setting.conditional else None,
+        kept=kept,
         vectors=vectors,
         grouping=grouping.kind,
         cuts=grouping.cuts,

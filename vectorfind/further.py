@@ -36,8 +36,8 @@ def check_further(plan: Plan) -> None:
 
 def _check_plural(options) -> None:
     """PipelineError for options that name one setting, where a step takes the lists alone."""
-    given = {name: getattr(options, name) for name in ("method", "position", "mended", "conditional")}
-    usual = {"method": "svm", "position": "w", "mended": False, "conditional": False}
+    given = {name: getattr(options, name) for name in ("method", "position", "mended", "conditional", "looks")}
+    usual = {"method": "svm", "position": "w", "mended": False, "conditional": False, "looks": False}
     if "compare" not in options.steps:
         given, usual = given | {"groups": options.groups}, usual | {"groups": "16"}
     odd = [f"--{name}" for name, value in given.items() if value != usual[name]]
@@ -263,9 +263,10 @@ def others(settings: list[Setting]) -> list[Setting]:
     """The settings of every method at every position that differ from these in nothing else."""
     found, like = [], settings[0]
     for position, name in product(POSITIONS, METHODS):
-        for mended, conditional in product((False, True), repeat=2):
+        for mended, conditional, looks in product((False, True), repeat=3):
+            form = {"mended": mended, "conditional": conditional, "looks": looks}
             try:
-                wish = replace(like, method=name, position=position, mended=mended, conditional=conditional)
+                wish = replace(like, method=name, position=position, **form)
             except PipelineError:
                 continue  # no such form of this method
             if wish not in settings:
@@ -370,7 +371,7 @@ def sweep_about(stage: Stage, faces: int | None = None) -> dict:
     from vectorfind.pool import pool_digest
 
     profile = Profile.load(stage.options.profile)
-    loops = identity_files(profile, "closed_loop") | identity_files(profile, "model_loop")
+    loops = identity_files(profile, "features") | identity_files(profile, "looks")
     wish = _faces(stage, faces) | {"cuts": stage.options.cuts, "pool": pool_digest(stage.files.pool)}
     return stage.stamped("sweep", wish, stage.inputs(**loops, **oracle_file(stage)))
 

@@ -134,15 +134,23 @@ def _svm(codes, column: np.ndarray, rows: np.ndarray, options: MethodOptions, so
 
 
 def fit_ridge(
-    codes, scores: np.ndarray, groups: np.ndarray, names, properties, options: MethodOptions, progress=None
+    codes,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    names,
+    properties,
+    options: MethodOptions,
+    progress=None,
+    known: tuple[str, ...] = PROPERTIES,
 ) -> Fits:
     """Ridge on every sample of a group, shrunk toward the ridge common to all groups; closed form, one pass.
 
     With options.ranks the ranks in a group (as normal deviates) are regressed: outliers and floors bend nothing.
     Codes and scores are centred within their group, so a common direction does not trade on what separates the groups.
     Dimensions are standardised; both penalties come from generalised cross-validation (Golub, Heath, Wahba 1979).
+    known: names of the columns of scores.
     """
-    columns = [PROPERTIES.index(name) for name in properties]
+    columns = [known.index(name) for name in properties]
     measured = np.isfinite(scores[:, columns]).all(axis=1)
     targets = {}
     for group in names:

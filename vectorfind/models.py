@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnn.filter_cnn import FilterCNN
     from property_score.scorer import GeometricScorer
     from vectorfind.bench import Bench
+    from vectorfind.names import Holds
 
 FINE_TUNED = ("stylegan_modified", "stylegan_gen_fine_tuned_v9.pth")
 # Filters whose first fold's hidden layer tells the closed loop who a face is.
@@ -104,19 +105,19 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bfloat16" if where.type == "cpu" and has_fast_bfloat16(where) else "float32"
 
 
-def open_identity(profile: Profile, method: str, device: str = "auto") -> Features | Looks | None:
-    """What a loop holds a person by: closed_loop Features, model_loop Looks; None where the profile lacks the weights.
+def open_identity(profile: Profile, holds: Holds, device: str = "auto") -> Features | Looks | None:
+    """What an edit holds a person by (`Setting.holds`); None for nothing, and where the profile lacks the weights.
 
     The filter CNNs neither find directions nor judge them. The parser is also the geometric grader's, which judges by
     eyes, mouth and roll; of these the looks tell nothing.
     """
-    paths = identity_files(profile, method)
+    paths = identity_files(profile, holds)
     if not paths:
         return None
     from pipeline.command import resolve_device
 
     where = resolve_device(device)
-    if method == "model_loop":
+    if holds == "looks":
         from property_score.scorer import ALIGNED_WINDOW, GeometricScorer
 
         return Looks(GeometricScorer.load(profile, None, where, ALIGNED_WINDOW))
@@ -127,12 +128,12 @@ def open_identity(profile: Profile, method: str, device: str = "auto") -> Featur
     return Features([FilterEnsemble.load(name, [path], kinds[name], where).models[0] for name, path in paths.items()])
 
 
-def identity_files(profile: Profile, method: str) -> dict[str, Path]:
-    """The weights of `open_identity`, by name; empty where one is missing, or for a method that is no loop."""
-    if method == "model_loop":
+def identity_files(profile: Profile, holds: Holds) -> dict[str, Path]:
+    """The weights of `open_identity`, by name; empty for nothing, and where one is missing."""
+    if holds == "looks":
         path = profile.get(f"weights.{profile.get('segmentation.parser', 'parsenet')}", None)
         paths = {} if path is None else {"parser": ROOT / str(path)}
-    elif method == "closed_loop":
+    elif holds == "features":
         from cnn.models import bundled_path
         from cnn.settings import FilterSettings
 

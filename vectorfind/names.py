@@ -10,6 +10,7 @@ GraderName = Literal["finder", "second", "geometric"]
 Position = Literal["z", "w", "mapping_split1", "mapping_split2"]
 GroupsName = Literal["16", "8", "none"]
 Cuts = Literal["medians", "v7", "v8", "v9"]
+Holds = Literal["", "looks", "features"]
 GridName = Literal["deviations", "published", "reachable"]
 # `imported`: vectors that were read from files.
 Method = Literal["svm", "ridge", "imported", "gradient", "mixed", "closed_loop", "model_loop"]

@@ -261,6 +261,7 @@ def _how(files: Files, found: Findings) -> str:
         "mixed": f"Eyes: {network}. Mouth and pose: {svm}",
     }[setting.method]
     moves = "; each direction leaves the other properties, hair and background alone" * setting.conditional
+    moves += ", and how the parsed face looks" * setting.looks
     if setting.mended:
         moves += "; edits go where codes vary (their covariance times what was fitted)"
     calibration = f" ({about['calibration']})" if "calibration" in about else ""

@@ -17,6 +17,7 @@ from vectorfind.names import (
     Cuts,
     GridName,
     GroupsName,
+    Holds,
     mixed_file,
     net_file,
     vector_file,
@@ -33,8 +34,8 @@ class Setting:
     """Method, position and groups of directions, and the grid of their test.
 
     conditional: each direction leaves the other properties, hair and background alone. mended: not at the published
-    settings (ridge: on ranks), and along which codes vary. cuts: where the groups begin, at the pool's
-    medians or at a published version's.
+    settings (ridge: on ranks), and along which codes vary. cuts: where the groups begin, at the pool's medians or at a
+    published version's. looks: a conditional direction also leaves alone how the parsed face looks.
     """
 
     method: str = "svm"
@@ -44,6 +45,7 @@ class Setting:
     grid: str = "deviations"
     mended: bool = False
     cuts: str = "medians"
+    looks: bool = False
 
     def __post_init__(self):
         known = {
@@ -68,6 +70,8 @@ class Setting:
         if self.conditional and (self.is_loop or self.method == "imported"):
             why = "holds hair, background and hairstyle anyway" if self.is_loop else "vectors are used as they are"
             raise PipelineError(f"--conditional: {self.method} {why}; leave it out")
+        if self.looks and not self.conditional:
+            raise PipelineError("--looks: how a face looks is held beside its scores; add --conditional")
         if self.is_loop and self.grid == "published":
             raise PipelineError(
                 f"--grid published: {self.method} has no unit vectors to measure latent units along; use --grid "
@@ -76,15 +80,16 @@ class Setting:
 
     @classmethod
     def named(cls, method: str, position: str = "w", groups: str = "16") -> Setting:
-        """The setting of a method as reports name it: `svm`, `svm_mended`, `ridge_conditional`, `closed_loop`.
+        """The setting of a method as reports name it: `svm`, `svm_mended`, `ridge_conditional_looks`, `closed_loop`.
 
         PipelineError for what is no method, and for vectors that were read: a name does not tell from where.
         """
-        conditional, rest = method.endswith("_conditional"), method.removesuffix("_conditional")
+        looks, rest = method.endswith("_looks"), method.removesuffix("_looks")
+        conditional, rest = rest.endswith("_conditional"), rest.removesuffix("_conditional")
         mended, rest = rest.endswith("_mended"), rest.removesuffix("_mended")
         if rest == "imported":
             raise PipelineError(f"{method}: read vectors are judged with --vectors FOLDER, one folder at a time")
-        return cls(rest, position, groups, conditional, mended=mended)
+        return cls(rest, position, groups, conditional, mended=mended, looks=looks)
 
     @property
     def test_grid(self) -> Grid:
@@ -112,6 +117,13 @@ class Setting:
         return self.method in ("closed_loop", "model_loop")
 
     @property
+    def holds(self) -> Holds:
+        """What is read of a face, besides its scores, that an edit is to leave as it is."""
+        if self.method == "closed_loop":
+            return "features"
+        return "looks" if self.looks or self.method == "model_loop" else ""
+
+    @property
     def variant(self) -> str:
         """What sets this method apart from the published one: "" for the SVM, else a folder name."""
         return "" if self._method == "svm" else self._method
@@ -134,7 +146,7 @@ class Setting:
 
     @property
     def _method(self) -> str:
-        parts = [self.method, "mended" * self.mended, "conditional" * self.conditional]
+        parts = [self.method, "mended" * self.mended, "conditional" * self.conditional, "looks" * self.looks]
         return "_".join([part for part in parts if part] + ([] if self.cuts == "medians" else [f"cuts_{self.cuts}"]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.artefacts import is_fresh, read_json, stamp_path, write_json, write_stamp
 from pipeline.command import Summary
 from pipeline.errors import PipelineError
-from pipeline.profile import shown
+from pipeline.profile import Profile, shown
 from pipeline.progress import progress
 from vectorfind.hand_made import begin_vectors
 from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
@@ -58,7 +58,8 @@ class Plan:
     def direction_options(self) -> dict:
         setting = self.files.setting
         fields = {
-            name: getattr(setting, name) for name in ("method", "position", "groups", "conditional", "mended", "cuts")
+            name: getattr(setting, name)
+            for name in ("method", "position", "groups", "conditional", "mended", "cuts", "looks")
         }
         return {"samples": self.rows, "k_percent": self.k_percent, "precision": self.precision, **fields}
 
@@ -231,9 +232,9 @@ class Stage:
         from vectorfind.tables import FITS
 
         files, setting, method = self.files, self.files.setting, self.method_options()
-        fits_and_probes = len(EDITED) * len(grouping.names) + probes(EDITED, grouping.names)
+        fits_and_probes, looks = len(EDITED) * len(grouping.names) + probes(EDITED, grouping.names), self.identity()
         with progress(fits_and_probes, f"finding directions ({setting.method})") as bar:
-            found, fits = find_directions(self.bench, pool, grouping, setting, method, bar.update)
+            found, fits = find_directions(self.bench, pool, grouping, setting, method, bar.update, looks=looks)
         for i, name in enumerate(found.properties):
             for j, group in enumerate(found.groups):
                 write_vector(files.vector(name, group), found.units[i, j])
@@ -276,7 +277,7 @@ class Stage:
 
         with progress(0, "training gradient networks (epochs)") as bar:
             found, fits = find_networks(
-                self.bench, pool, grouping, self.files.setting, self.method_options(), bar.update
+                self.bench, pool, grouping, self.files.setting, self.method_options(), bar.update, self.identity()
             )
         if self.files.setting.vectors_as_found:
             for name in (name for name in EDITED if name not in found.nets):
@@ -304,17 +305,19 @@ class Stage:
         return Grouping.at_medians(setting.groups, scores)
 
     def _identity_files(self) -> dict[str, Path]:
-        """What a loop holds a person by, as inputs of a stamp."""
-        from pipeline.profile import Profile
-
-        return identity_files(Profile.load(self.options.profile), self.files.setting.method)
+        """What an edit holds a person by, as inputs of a stamp."""
+        return identity_files(Profile.load(self.options.profile), self.files.setting.holds)
 
     def identity(self):
-        """What the setting's loop holds a person by; None, and a note, where the profile lacks it."""
-        from pipeline.profile import Profile
+        """What the setting's edits hold a person by; for a loop None, and a note, where the profile lacks it.
 
-        found = open_identity(Profile.load(self.options.profile), self.files.setting.method, self.options.device)
-        if found is None:
+        PipelineError where looks were asked for.
+        """
+        setting = self.files.setting
+        found = open_identity(Profile.load(self.options.profile), setting.holds, self.options.device)
+        if found is None and setting.looks:
+            raise PipelineError("--looks: this profile lacks the weights of a face parser; leave --looks out")
+        if found is None and setting.is_loop:
             self.summary.note(
                 f"{self.files.setting.method} holds nothing of a person but the scores: this profile lacks the weights "
                 "([cnn] bundled for closed_loop, the face parser for model_loop)"

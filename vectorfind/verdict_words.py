@@ -44,6 +44,8 @@ WORDS_OF_NAMES = {
     "_mended": "the published settings mended (ridge: on ranks); edits go where codes vary (the codes' covariance "
     "times the normal that was fitted)",
     "_conditional": "each direction is projected off those of all other scores",
+    "_looks": "and off what changes colours and places of the face's parts, as the parser sees them by which "
+    "`geometric` grades; how far eyes and mouth are open, and the roll, are not among these",
     "_8": "8 groups of faces by hair and background instead of 16",
     "_ungrouped": "one group of all faces instead of 16",
     "_cuts": "groups divided at published cuts instead of medians",
