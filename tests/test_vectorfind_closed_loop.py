@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vectorfind_world import COLUMNS, CurvedScorer, make_bench
+from vectorfind_world import COLUMNS, CurvedScorer, TwoLooks, make_bench
 
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import REACHED, ClosedLoop, LoopOptions, code_factor, slopes_at
@@ -321,18 +321,6 @@ def test_of_a_score_at_its_end_the_model_is_asked_again_for_what_the_scorer_stil
 def pool(curved, tmp_path_factory):
     plan = replace(plan_for(curved, ("z", "w"), 0), shard_rows=300)
     return sample_pool(curved, tmp_path_factory.mktemp("pool"), plan, 600)
-
-
-class TwoLooks:
-    """Reads two numbers of a picture, as `Looks` do; or as features, for the closed loop."""
-
-    def __init__(self, as_features=False):
-        self.read = torch.randn(3 * 16 * 16, 2, generator=torch.Generator().manual_seed(5)) * 0.05
-        self.as_features = as_features
-
-    def __call__(self, images):
-        found = images.flatten(1) @ self.read
-        return found if self.as_features else found.numpy()
 
 
 def test_loops_are_made_with_what_should_stay_of_a_person(curved, pool):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from test_vectorfind_evaluate import exact_directions
-from vectorfind_world import COLUMNS, W, cosine, gradients, make_bench, make_pool
+from vectorfind_world import COLUMNS, TwoLooks, W, cosine, gradients, make_bench, make_pool
 
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import ways_around
-from vectorfind.finding import find_networks
+from vectorfind.finding import find_editor, find_networks
 from vectorfind.groups import Grouping
 from vectorfind.methods import MethodOptions
 from vectorfind.names import EDITED
@@ -196,3 +196,26 @@ def test_a_rough_network_is_followed_in_the_mean_over_the_surroundings():
     np.testing.assert_allclose(around.sum(0), 0, atol=1e-6)
     own, mean = (level_normals(rough, codes, flat, live, ways)[:, 1] for ways in (None, around))
     assert np.median(own) < 0.7 and np.median(mean) > 0.85
+
+
+@pytest.mark.parametrize("method", ["ridge", "svm", "gradient", "mixed"])
+@pytest.mark.parametrize("mended", [False, True])
+def test_how_a_face_looks_is_left_alone_where_that_is_asked_for(world, monkeypatch, method, mended):
+    """Looks are linear in this world's codes, so that a direction that leaves them alone leaves them as they are."""
+    import vectorfind.network_training as training
+
+    for options in ("PUBLISHED", "MENDED"):
+        few = replace(getattr(training, options), most_epochs=1, patience=1, batch=64)
+        monkeypatch.setattr(training, options, few)
+    bench, pool = world
+    codes, amounts, moved = pool.codes("w")[:20], np.tile([[1.0, 1.0, 1.0]], (20, 1)), {}
+    for looks in (False, True):
+        setting = Setting(method, "w", "none", True, mended=mended, looks=looks)
+        options = MethodOptions(ranks=mended and method == "ridge")
+        editor, _ = find_editor(bench, pool, NONE, setting, options, TwoLooks)
+        assert editor.provenance["looks"] == looks
+        ends = editor.edit(codes, ["all"] * 20, amounts)
+        moved[looks] = np.abs(TwoLooks()(bench.images(ends, "w")) - TwoLooks()(bench.images(codes, "w"))).mean()
+        gained = (bench.measure(ends, "w") - bench.measure(codes, "w"))[:, COLUMNS] / editor.score_sds
+        assert (gained.mean(0) > 0.5).all()
+    assert moved[True] < 0.1 * moved[False]

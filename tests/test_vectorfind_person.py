@@ -33,6 +33,7 @@ from vectorfind.leaks import person_units
 from vectorfind.models import ModelFiles, identity_files, open_bench, open_identity
 from vectorfind.names import EDITED, PROPERTIES
 from vectorfind.protocol import score_codes
+from vectorfind.setting import Setting
 from vectorfind.truth import MEANT, draws_alike, factor_moves, latent_map_behind, person_moves, summary, w_of
 from virtual_face.latent_map import latent_map_of
 from virtual_face.oracle import load_oracle
@@ -183,7 +184,8 @@ def demo():
     """(bench of the bundled v9, what each loop holds a person by)."""
     profile = Profile.load("demo")
     files = ModelFiles(ROOT / "weights/demo/generator_v9.pth", profile.weight("property_cnn"))
-    return open_bench(files, "cpu", batch=4), {loop: open_identity(profile, loop, "cpu") for loop in LOOPS}
+    held = {loop: open_identity(profile, Setting(loop).holds, "cpu") for loop in LOOPS}
+    return open_bench(files, "cpu", batch=4), held
 
 
 def stage_of(bench, first_seed: int = 9_100_000, faces: int = 6):
@@ -265,7 +267,7 @@ def test_each_loop_asks_for_its_own_weights_only(tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('extends = "demo"\n[cnn]\nbundled = "nowhere"\n')
     profile = Profile.load(str(own))
-    assert list(identity_files(profile, "model_loop")) == ["parser"] and identity_files(profile, "closed_loop") == {}
-    assert open_identity(profile, "closed_loop", "cpu") is None
-    assert list(identity_files(Profile.load("demo"), "closed_loop")) == ["gender", "age"]
-    assert identity_files(Profile.load("demo"), "svm") == {}
+    assert list(identity_files(profile, "looks")) == ["parser"] and identity_files(profile, "features") == {}
+    assert open_identity(profile, "features", "cpu") is None
+    assert list(identity_files(Profile.load("demo"), "features")) == ["gender", "age"]
+    assert identity_files(Profile.load("demo"), "") == {}

@@ -295,10 +295,13 @@ def test_a_second_cnn_that_learnt_from_the_finders_faces_is_no_judge():
 
 def test_settings_are_read_from_the_names_in_reports():
     assert Setting.named("svm_mended_conditional", "z", "8") == Setting("svm", "z", "8", True, mended=True)
-    for name in ("svm", "svm_mended", "ridge_conditional", "closed_loop"):
+    for name in ("svm", "svm_mended", "ridge_conditional", "gradient_mended_conditional_looks", "closed_loop"):
         assert Setting.named(name).name == f"{name}_w"
     with pytest.raises(PipelineError, match="for 16 groups"):
         Setting(groups="8", cuts="v9")
+    for wrong in ({"method": "ridge"}, {"method": "model_loop"}):
+        with pytest.raises(PipelineError, match="add --conditional"):
+            Setting(**wrong, looks=True)
     with pytest.raises(PipelineError, match="no unit vectors"):
         Setting("closed_loop", grid="published")
 

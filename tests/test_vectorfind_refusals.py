@@ -186,6 +186,11 @@ def test_a_grader_of_another_size_does_not_judge(go):
         go("pool", "directions", "judge", graders=("finder", "second"))
 
 
+def test_looks_need_a_face_parser(go):
+    with pytest.raises(PipelineError, match="--looks: this profile lacks the weights of a face parser"):
+        go("pool", "directions", method="ridge", conditional=True, looks=True)
+
+
 def test_read_vectors_are_no_method_beside_the_published_one(tmp_path, write_profile):
     profile = write_profile(vectorfind={"beside": ["imported"]})
     options = run_vectorfind.VectorFindOptions(run=str(tmp_path / "run"), profile=str(profile))

@@ -351,6 +351,7 @@ def test_apply_direction_draws_a_strip_and_says_what_moved(stage, tmp_path, caps
         ({"frames": 1}, "at least 2"),
         ({"eyes": 50.0}, "deviations"),
         ({"method": "ridge"}, "missing: run first\\n  python run_vectorfind.py pool directions"),
+        ({"method": "ridge", "conditional": True, "looks": True}, "directions .*--conditional --looks"),
         ({"method": "imported", "generator": "base", "cuts": "v8"}, "--vectors FOLDER .*--cuts v8 .*--generator base"),
     ):
         with pytest.raises(PipelineError, match=message):

@@ -177,11 +177,10 @@ def _covariance(codes: np.ndarray, position: str) -> np.ndarray:
 
 def look_fits(bench: Bench, codes: np.ndarray, position: str, looks, options: MethodOptions) -> Fits:
     """Fits over all faces of how they look: which way each reading of looks changes."""
-    from vectorfind.appearance import READINGS
-
-    everyone = np.full(len(codes), UNGROUPED)
     read = read_person(bench, codes, position, looks)
-    return fit_ridge(codes, read, everyone, [UNGROUPED], READINGS, options, known=READINGS)
+    readings = tuple(f"look {k}" for k in range(read.shape[1]))
+    everyone = np.full(len(codes), UNGROUPED)
+    return fit_ridge(codes, read, everyone, [UNGROUPED], readings, options, known=readings)
 
 
 def _kept_normals(codes: np.ndarray, scores: np.ndarray, options: MethodOptions) -> np.ndarray:
