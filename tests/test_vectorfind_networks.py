@@ -11,6 +11,7 @@ from vectorfind_world import COLUMNS, TwoLooks, W, cosine, gradients, make_bench
 from pipeline.errors import PipelineError
 from vectorfind.closed_loop import ways_around
 from vectorfind.finding import find_editor, find_networks
+from vectorfind.gradient_net import GradientNet
 from vectorfind.groups import Grouping
 from vectorfind.methods import MethodOptions
 from vectorfind.names import EDITED
@@ -18,6 +19,13 @@ from vectorfind.network_editor import NetworkEditor, level_normals, moves
 from vectorfind.setting import Setting
 
 NONE = Grouping("none", ())
+
+
+class Straight(torch.nn.Linear):
+    """A network whose score is linear in the code."""
+
+    def slope(self, mid, around=None):
+        return self.weight.expand(len(mid), -1)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +111,7 @@ def test_conditional_networks_leave_hair_and_background_alone(world, monkeypatch
 
 
 def test_a_normal_is_that_of_raw_codes_whatever_the_net_reads_and_0_in_a_dead_dimension():
-    net = torch.nn.Linear(3, 1)
+    net = Straight(3, 1)
     normals = level_normals(net, np.ones((2, 3), np.float32), np.zeros(3), np.array([1.0, 2.0, 0.0]))
     slopes = net.weight.detach().numpy()[0] * [1, 0.5, 0]
     np.testing.assert_allclose(normals, np.tile(slopes / np.linalg.norm(slopes), (2, 1)), rtol=1e-5)
@@ -145,7 +153,7 @@ def test_a_move_freed_of_others_leaves_their_levels_alone_and_raises_its_own(alo
 def test_mended_networks_move_along_the_codes_and_vectors_as_they_were_found():
     rng = np.random.default_rng(1)
     factor = factor_of(W, rng)
-    net = torch.nn.Linear(W, 1)
+    net = Straight(W, 1)
     flat, live = (np.zeros(W, np.float32), np.ones(W, np.float32))
     vectors = exact_directions(make_bench())
     editor = NetworkEditor("w", {"eyes": net}, flat, live, np.ones(3), factor=factor, vectors=vectors)
@@ -163,7 +171,7 @@ def test_a_conditional_standardised_network_moves_its_own_value_alone():
     factor = factor_of(W, rng)
     spread = np.linalg.norm(factor, axis=1)
     mean = rng.standard_normal(W).astype(np.float32)
-    nets = {name: torch.nn.Linear(W, 1) for name in EDITED}
+    nets = {name: Straight(W, 1) for name in EDITED}
     kept = rng.standard_normal((2, W)).astype(np.float32)
     steps = dict.fromkeys(EDITED, 3.0)
     editor = NetworkEditor("w", nets, mean, spread, np.ones(3), steps, substeps=3, factor=factor, kept=kept)
@@ -184,18 +192,22 @@ def test_a_conditional_standardised_network_moves_its_own_value_alone():
         np.testing.assert_allclose((edited - codes) @ kept.T, 0, atol=1e-4)
 
 
-def test_a_rough_network_is_followed_in_the_mean_over_the_surroundings():
-    """Ripples of the first dimension's own, steeper than the slope that carries on."""
-    codes = np.random.default_rng(2).standard_normal((200, 4)).astype(np.float32)
-    flat, live = np.zeros(4, np.float32), np.ones(4, np.float32)
+@pytest.mark.parametrize("looks", [0, 16])
+def test_the_slope_of_a_network_is_its_gradient_in_the_mean_over_the_surroundings(looks):
+    torch.manual_seed(3)
+    net, mid = GradientNet(8).eval(), torch.randn(5, 8)
+    around = torch.from_numpy(ways_around(np.eye(8, dtype=np.float32), looks, 0.5)) if looks else None
+    places = (mid[:, None] + (0 if around is None else around)).requires_grad_(True)
+    with torch.enable_grad():
+        (wanted,) = torch.autograd.grad(net(places).sum(), places)
+    torch.testing.assert_close(net.slope(mid, around), wanted.mean(1))
 
-    def rough(x):
-        return x[..., 1:2] + 0.4 * torch.sin(5 * x[..., :1])
 
-    around = ways_around(np.eye(4, dtype=np.float32), 16, 0.5)
-    np.testing.assert_allclose(around.sum(0), 0, atol=1e-6)
-    own, mean = (level_normals(rough, codes, flat, live, ways)[:, 1] for ways in (None, around))
-    assert np.median(own) < 0.7 and np.median(mean) > 0.85
+def test_ways_around_come_in_pairs_as_long_as_asked():
+    ways = ways_around(2 * np.eye(300, dtype=np.float32), 16, 0.5)
+    assert ways.shape == (16, 300) and ways.dtype == np.float32
+    np.testing.assert_array_equal(ways[:8], -ways[8:])
+    assert ways.std() == pytest.approx(1, rel=0.05)
 
 
 @pytest.mark.parametrize("method", ["ridge", "svm", "gradient", "mixed"])

@@ -189,11 +189,13 @@ def level_normals(
     """
     alive = spread > 0
     scale = np.where(alive, spread, 1.0).astype(np.float32)
-    places = codes[:, None] + (0 if around is None else around)
-    with torch.enable_grad():
-        x = torch.from_numpy(np.where(alive, (places - mean) / scale, 0.0).astype(np.float32)).requires_grad_(True)
-        (gradient,) = torch.autograd.grad(net(x).sum(), x)
-    return _unit_rows(np.where(alive, gradient.mean(1).numpy(), 0.0) / scale)
+
+    def read(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.where(alive, values / scale, 0.0).astype(np.float32))
+
+    with torch.no_grad():
+        gradient = net.slope(read(codes - mean), None if around is None else read(around)).numpy()
+    return _unit_rows(np.where(alive, gradient, 0.0) / scale)
 
 
 def moves(normals: np.ndarray, factor: np.ndarray | None, kept: np.ndarray | None = None) -> np.ndarray:
@@ -207,16 +209,16 @@ def moves(normals: np.ndarray, factor: np.ndarray | None, kept: np.ndarray | Non
     if factor is not None:
         white = white @ factor
     if kept is not None:
-        more = kept if factor is None else kept @ factor
-        white = np.stack([_free_of(white, i, more) for i in range(white.shape[1])], 1)
+        basis, _ = np.linalg.qr((kept if factor is None else kept @ factor).T.astype(np.float64))
+        white = _freed(white - white @ basis @ basis.T)
     return _unit_rows(white if factor is None else white @ factor.T)
 
 
-def _free_of(white: np.ndarray, i: int, kept: np.ndarray) -> np.ndarray:
-    """Row i [N, D] of each of white [N, P, D], less what lies in the span of its other rows and kept [K, D]."""
-    others = np.concatenate([np.delete(white, i, axis=1), np.broadcast_to(kept, (len(white), *kept.shape))], axis=1)
-    basis, _ = np.linalg.qr(others.transpose(0, 2, 1))
-    return white[:, i] - np.einsum("ndk,nk->nd", basis, np.einsum("ndk,nd->nk", basis, white[:, i]))
+def _freed(white: np.ndarray) -> np.ndarray:
+    """Each row of white [N, P, D] less what lies in the span of the other rows of its face."""
+    # The dual basis: row i of it is orthogonal to every other row of the face, and raises row i.
+    gram = white @ white.transpose(0, 2, 1)
+    return np.linalg.pinv(gram, hermitian=True) @ white
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
