@@ -160,7 +160,7 @@ def test_stopped_between_or_inside_steps_it_ends_with_the_same_tables(stage, mon
         inner = __import__(module, fromlist=["x"])
         real = getattr(inner, names[after])
 
-        def half_way(*arguments):
+        def half_way(*arguments, **options):
             done = 0
 
             def count(rows):
@@ -169,7 +169,7 @@ def test_stopped_between_or_inside_steps_it_ends_with_the_same_tables(stage, mon
                 if done > 40:
                     raise KeyboardInterrupt
 
-            return real(*arguments[:-1], count)
+            return real(*arguments[:-1], count, **options)
 
         patch.setattr(inner, names[after], half_way)
         with pytest.raises(KeyboardInterrupt):
@@ -394,7 +394,7 @@ def test_directions_are_not_taken_for_those_that_other_options_ask_for(stage, mo
     groups = run / "vectorfind/property_score_vectors/groups_w_16.json"
     known = groups.read_bytes()
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
