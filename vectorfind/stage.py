@@ -232,7 +232,8 @@ class Stage:
         from vectorfind.tables import FITS
 
         files, setting, method = self.files, self.files.setting, self.method_options()
-        fits_and_probes, looks = len(EDITED) * len(grouping.names) + probes(EDITED, grouping.names), self.identity()
+        looks = self.identity()
+        fits_and_probes = len(EDITED) * len(grouping.names) + probes(EDITED, grouping.names)
         with progress(fits_and_probes, f"finding directions ({setting.method})") as bar:
             found, fits = find_directions(self.bench, pool, grouping, setting, method, bar.update, looks=looks)
         for i, name in enumerate(found.properties):
